@@ -1,0 +1,95 @@
+// Puts a backend, models and a generator together: the only part that chooses a backend.
+#include "specrt/llm.h"
+
+#include <mutex>
+#include <utility>
+
+#include "base/error.h"
+#include "cpu/cpu_backend.h"
+#include "decode/generator.h"
+#include "decode/logits.h"
+#include "decode/model_drafter.h"
+#include "decode/step_timer.h"
+
+namespace specrt {
+namespace {
+
+// One engine loaded on the stream that all work of an LLM runs on.
+struct Loaded {
+  Loaded(std::shared_ptr<const Engine> engine, Backend& backend, Stream& stream,
+         Sequence* sequence)
+      : model(std::move(engine), backend), lane(model, stream, {sequence}) {}
+
+  Model model;
+  Lane lane;
+};
+
+void check_pair(const Model& target, const Model& drafter) {
+  SPECRT_CHECK(target.vocab() == drafter.vocab(), "the drafter has a vocabulary of ",
+               drafter.vocab(), " tokens, the target one of ", target.vocab(),
+               "; build the bundle with a draft model of the same tokenizer");
+}
+
+}  // namespace
+
+struct LLM::State {
+  State(const LLMOptions& options, std::shared_ptr<const Engine> engine)
+      : backend(make_cpu_backend({.threads = options.threads, .isa = options.isa})),
+        stream(backend->make_stream({})),
+        sequence(*backend, engine->plan().header.context, kMaxRunAhead + 2),
+        target(std::move(engine), *backend, *stream, &sequence) {
+    if (!options.drafter.empty()) {
+      draft = std::make_unique<Loaded>(Engine::open(options.drafter), *backend, *stream,
+                                       &sequence);
+      check_pair(target.model, draft->model);
+      drafter = std::make_unique<ModelDrafter>(draft->lane);
+    }
+    generator = std::make_unique<Generator>(
+        target.lane, drafter.get(),
+        GeneratorOptions{.draft_tokens = options.num_speculative_tokens,
+                         .run_ahead = options.run_ahead});
+  }
+
+  Lane& lane(EngineRole role) {
+    if (role == EngineRole::target) return target.lane;
+    if (!draft) fail_argument("this LLM has no drafter");
+    return draft->lane;
+  }
+
+  std::mutex busy;  // held by the one call that uses the sequence
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Stream> stream;
+  Sequence sequence;
+  Loaded target;
+  std::unique_ptr<Loaded> draft;
+  std::unique_ptr<Drafter> drafter;
+  std::unique_ptr<Generator> generator;
+};
+
+LLM::LLM(const LLMOptions& options)
+    : state_(std::make_unique<State>(options, Engine::open(options.target))) {}
+LLM::~LLM() = default;
+LLM::LLM(LLM&&) noexcept = default;
+
+Completion LLM::generate(std::span<const int32_t> prompt, const SamplingParams& params,
+                         const std::function<bool(std::span<const int32_t>)>& on_tokens) {
+  const std::lock_guard<std::mutex> lock(state_->busy);
+  return state_->generator->generate(prompt, params, on_tokens);
+}
+
+std::vector<double> LLM::time_steps(EngineRole role, int32_t rows, int32_t cached,
+                                    int32_t repeats) {
+  const std::lock_guard<std::mutex> lock(state_->busy);
+  return specrt::time_steps(state_->lane(role), rows, cached, repeats);
+}
+
+std::vector<float> LLM::logits(EngineRole role, std::span<const int32_t> tokens, int32_t rows) {
+  const std::lock_guard<std::mutex> lock(state_->busy);
+  return read_logits(state_->lane(role), tokens, rows);
+}
+
+int32_t LLM::vocab() const { return state_->target.model.vocab(); }
+int32_t LLM::context() const { return state_->target.model.context(); }
+std::string LLM::backend() const { return state_->backend->name(); }
+
+}  // namespace specrt

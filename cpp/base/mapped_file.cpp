@@ -1,0 +1,33 @@
+#include "base/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace specrt {
+
+MappedFile::MappedFile(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  SPECRT_CHECK(descriptor >= 0, "cannot open ", path, ": ", std::strerror(errno));
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0) {
+    ::close(descriptor);
+    fail("cannot read ", path, ": not a file with content");
+  }
+  size_ = static_cast<size_t>(status.st_size);
+  void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  const int error = errno;
+  ::close(descriptor);
+  SPECRT_CHECK(mapping != MAP_FAILED, "cannot map ", path, ": ", std::strerror(error));
+  data_ = static_cast<const std::byte*>(mapping);
+}
+
+MappedFile::~MappedFile() { ::munmap(const_cast<std::byte*>(data_), size_); }
+
+}  // namespace specrt

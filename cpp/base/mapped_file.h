@@ -1,0 +1,25 @@
+// A file mapped read-only into memory.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace specrt {
+
+class MappedFile {
+ public:
+  // Throws specrt::Error when the file cannot be opened, is empty, or is not a regular file.
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace specrt

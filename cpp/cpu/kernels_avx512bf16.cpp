@@ -1,0 +1,19 @@
+// The kernels for processors with AVX-512 BF16: one instruction adds 32 products of bf16 pairs.
+#include <immintrin.h>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "base/rng.h"
+#include "cpu/kernels.h"
+
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors never cross the boundary of this file
+
+#define SPECRT_ISA_NAME "avx512bf16"
+#define SPECRT_AVX512BF16
+
+namespace specrt::cpu::avx512bf16 {
+#include "cpu/kernels.inl.h"
+}  // namespace specrt::cpu::avx512bf16

@@ -1,0 +1,152 @@
+// linear: y = x @ w^T, then store, add to out, or silu(gate) * up
+// x (n,k) in w's dtype; w (m,k) panels16; out (n,m) f32 or bf16, add: f32, swiglu: (n,m/2)
+// an item is a few panels of 16 outputs; it meets rows in blocks of up to 8, so that its weights
+//   come from memory once and from the cache for later blocks
+// moves the weights once, 2mk (bf16) or 4mk bytes; memory bound up to about 16 rows
+// every output is one chain of f32 sums over ascending k, whatever the tile: the result of a row
+//   depends on nothing but the row. bf16: two columns per step; rounds once when stored as bf16
+// out is written up to the end of its last panel; x beyond k may hold anything
+
+inline constexpr int32_t kRowBlock = 8;
+
+struct LinearJob {
+  const LinearArgs* args;
+  const std::byte* x[kMaxStepRows];
+  int32_t rows[kMaxStepRows];
+  int32_t count;
+  int64_t panel_bytes;
+};
+
+template <DType kType>
+inline Vec dot_line(Vec acc, VecU w, VecU x) {
+  if constexpr (kType == DType::f32) {
+    return fma(as_floats(w), as_floats(x), acc);
+  } else {
+    return dot_pairs(acc, w, x);
+  }
+}
+
+inline Vec silu(Vec x) { return x / (exp(-x) + 1.0f); }
+
+inline void write_values(const RowsView& out, int32_t row, int32_t col, Vec values) {
+  if (out.dtype == DType::f32) {
+    store(out.row<float>(row) + col, values);
+  } else {
+    store(out.row<bf16_bits>(row) + col, narrow(values));
+  }
+}
+
+// The results of kPanels panels from `panel` on, for one row.
+template <int kPanels>
+inline void finish(const LinearArgs& args, int32_t row, int32_t panel, const Vec* y) {
+  switch (args.epilogue) {
+    case Epilogue::store:
+      for (int p = 0; p < kPanels; ++p) write_values(args.out, row, (panel + p) * kPanelRows, y[p]);
+      return;
+    case Epilogue::add:
+      for (int p = 0; p < kPanels; ++p) {
+        float* out = args.out.row<float>(row) + (panel + p) * kPanelRows;
+        store(out, load<Vec>(out) + y[p]);
+      }
+      return;
+    case Epilogue::swiglu:
+      for (int p = 0; p + 1 < kPanels; p += 2) {
+        write_values(args.out, row, (panel + p) / 2 * kPanelRows, silu(y[p]) * y[p + 1]);
+      }
+      return;
+  }
+}
+
+// kPanels x kRows chains at once, all in registers.
+template <DType kType, int kPanels, int kRows>
+void linear_tile(const LinearJob& job, int32_t panel, int32_t first) {
+  const LinearArgs& args = *job.args;
+  const std::byte* weights = args.w.data + panel * job.panel_bytes;
+  const int32_t cols = args.w.cols;
+  const int64_t lines = kType == DType::f32 ? cols : cols / 2;
+  const std::byte* x[kRows];
+  for (int r = 0; r < kRows; ++r) x[r] = job.x[first + r];
+  Vec acc[kRows][kPanels] = {};
+  const auto add_line = [&](int64_t line, auto word_of) {
+    VecU w[kPanels];
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p) w[p] = load<VecU>(weights + p * job.panel_bytes + line * 64);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const VecU word = splat(word_of(x[r] + line * 4));
+#pragma GCC unroll 8
+      for (int p = 0; p < kPanels; ++p) acc[r][p] = dot_line<kType>(acc[r][p], w[p], word);
+    }
+  };
+  for (int64_t line = 0; line < lines; ++line) add_line(line, load_word);
+  if (kType == DType::bf16 && cols % 2 != 0) {
+    add_line(lines, [](const std::byte* from) { return load_word(from) & 0xffffu; });
+  }
+  for (int r = 0; r < kRows; ++r) finish<kPanels>(args, job.rows[first + r], panel, acc[r]);
+}
+
+using LinearTile = void (*)(const LinearJob& job, int32_t panel, int32_t first);
+
+template <DType kType, int kPanels>
+LinearTile linear_tile_of(int32_t rows) {
+  switch (rows) {
+    case 1: return linear_tile<kType, kPanels, 1>;
+    case 2: return linear_tile<kType, kPanels, 2>;
+    case 3: return linear_tile<kType, kPanels, kPanels <= 4 ? 3 : 1>;
+    case 4: return linear_tile<kType, kPanels, kPanels <= 4 ? 4 : 1>;
+    case 5: return linear_tile<kType, kPanels, kPanels <= 2 ? 5 : 1>;
+    case 6: return linear_tile<kType, kPanels, kPanels <= 2 ? 6 : 1>;
+    case 7: return linear_tile<kType, kPanels, kPanels <= 2 ? 7 : 1>;
+    default: return linear_tile<kType, kPanels, kPanels <= 2 ? 8 : 1>;
+  }
+}
+
+// Panels [begin, end), kPanels at a time as far as they go, for all rows.
+template <DType kType, int kPanels>
+void linear_panels(const LinearJob& job, int32_t begin, int32_t end) {
+  const int32_t blocks = (job.count + kRowBlock - 1) / kRowBlock;
+  int32_t panel = begin;
+  for (; panel + kPanels <= end; panel += kPanels) {
+    for (int32_t b = 0; b < blocks; ++b) {
+      const int32_t first = b * job.count / blocks, last = (b + 1) * job.count / blocks;
+      linear_tile_of<kType, kPanels>(last - first)(job, panel, first);
+    }
+  }
+  if constexpr (kPanels > 1) {
+    if (panel < end) linear_panels<kType, kPanels / 2>(job, panel, end);
+  }
+}
+
+template <DType kType>
+void linear_item(const LinearJob& job, int32_t begin, int32_t end) {
+  if (job.count <= 2) {
+    linear_panels<kType, 8>(job, begin, end);
+  } else if (job.count <= 4) {
+    linear_panels<kType, 4>(job, begin, end);
+  } else {
+    linear_panels<kType, 2>(job, begin, end);
+  }
+}
+
+void linear(const LinearArgs& args, const RowList& rows, Team& team) {
+  constexpr int32_t kItemPanels = 8;
+  LinearJob job;
+  job.args = &args;
+  job.count = rows.count;
+  job.panel_bytes = panel_bytes(args.w.dtype, args.w.cols);
+  for (int32_t i = 0; i < rows.count; ++i) {
+    job.rows[i] = rows.rows[static_cast<size_t>(i)].row;
+    job.x[i] = args.x.row<const std::byte>(job.rows[i]);
+  }
+  const int32_t panels = (args.w.rows + kPanelRows - 1) / kPanelRows;
+  const int32_t items = (panels + kItemPanels - 1) / kItemPanels;
+  team.parallel(items, panels * job.panel_bytes * rows.count, [&](int item, int) {
+    const int32_t begin = item * kItemPanels;
+    const int32_t end = begin + kItemPanels < panels ? begin + kItemPanels : panels;
+    if (args.w.dtype == DType::f32) {
+      linear_item<DType::f32>(job, begin, end);
+    } else {
+      linear_item<DType::bf16>(job, begin, end);
+    }
+  });
+}

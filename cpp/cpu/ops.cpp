@@ -1,0 +1,136 @@
+#include "cpu/ops.h"
+
+#include <array>
+
+#include "base/error.h"
+#include "cpu/pick.h"
+
+namespace specrt::cpu {
+namespace {
+
+Row describe(const StepRows& step, int32_t s, int32_t i) {
+  const Segment& segment = step.segments[static_cast<size_t>(s)];
+  const uint64_t own = uint64_t{1} << i;
+  Row row{};
+  row.row = s * step.capacity + i;
+  row.segment = s;
+  row.base = segment.span->base;
+  row.slot = row.base + i;
+  row.position = row.base + (segment.depth != nullptr ? segment.depth[i] : i);
+  row.sees = segment.sees != nullptr ? segment.sees[i] : own | (own - 1);
+  return row;
+}
+
+RowList list_rows(const StepRows& step) {
+  RowList list;
+  for (int32_t s = 0; s < step.segment_count; ++s) {
+    const RowRange range = rows_of(step, s);
+    for (int32_t i = range.begin; i < range.end; ++i) {
+      list.rows[static_cast<size_t>(list.count++)] = describe(step, s, i);
+    }
+  }
+  return list;
+}
+
+void check_slots(const char* op, const RowList& list, const KvLayer& kv) {
+  for (int32_t i = 0; i < list.count; ++i) {
+    const Row& row = list.rows[static_cast<size_t>(i)];
+    SPECRT_CHECK(row.base >= 0 && row.slot < kv.slots, op, ": slot ", row.slot, " of a cache of ",
+                 kv.slots);
+    SPECRT_CHECK(row.sees >> (row.slot - row.base) == 1, op, ": row ", row.slot - row.base,
+                 " sees rows after itself or not itself");
+  }
+}
+
+void run(const Kernels& kernels, const EmbedArgs& args, Team&) {
+  RowList list = list_rows(args.rows);
+  for (int32_t i = 0; i < list.count; ++i) {
+    Row& row = list.rows[static_cast<size_t>(i)];
+    const int32_t token = args.rows.segments[static_cast<size_t>(row.segment)].tok[row.position];
+    SPECRT_CHECK(token >= 0 && token < args.table.rows, "embed: token ", token,
+                 " of a vocabulary of ", args.table.rows);
+    row.token = token;
+  }
+  kernels.embed(args, list);
+}
+
+void run(const Kernels& kernels, const RopeAnglesArgs& args, Team&) {
+  kernels.rope_angles(args, list_rows(args.rows));
+}
+
+void run(const Kernels& kernels, const RmsNormArgs& args, Team& team) {
+  kernels.rms_norm(args, list_rows(args.rows), team);
+}
+
+void run(const Kernels& kernels, const LinearArgs& args, Team& team) {
+  const RowList list = list_rows(args.rows);
+  if (list.count > 0) kernels.linear(args, list, team);
+}
+
+void run(const Kernels& kernels, const RopeKvArgs& args, Team& team) {
+  const RowList list = list_rows(args.rows);
+  check_slots("rope_kv", list, args.kv);
+  kernels.rope_kv(args, list, team);
+}
+
+void run(const Kernels& kernels, const AttentionArgs& args, Team& team) {
+  const RowList list = list_rows(args.rows);
+  check_slots("attention", list, args.kv);
+  if (list.count > 0) kernels.attention(args, list, team);
+}
+
+void run(const Kernels&, const FeedPromptArgs& args, Team&) {
+  feed_prompt(*args.sequence.cells, *args.span, args.begin, args.count);
+}
+
+void run(const Kernels&, const BeginDraftArgs& args, Team&) {
+  begin_draft(*args.sequence.cells, *args.span, args.plan);
+}
+
+void run(const Kernels&, const FeedTailArgs& args, Team&) {
+  Cells& cells = *args.sequence.cells;
+  if (args.source == TailSource::appended) append_draft(cells);
+  feed_tail(cells, *args.span);
+}
+
+void run(const Kernels& kernels, const PickDraftArgs& args, Team&) {
+  Cells& cells = *args.sequence.cells;
+  int32_t token = 0;
+  if (drafts(cells, args.index)) {
+    const int32_t last = args.span->rows - 1;
+    SPECRT_CHECK(last >= 0, "pick_draft: step ", args.index, " drafts but fed no row");
+    token = pick(kernels, args.logits.row<float>(args.first_row + last), args.vocab, cells,
+                 draft_position(cells, args.index));
+  }
+  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, token);
+}
+
+// The tokens of all tail rows are chosen side by side, then the walk reads those that it needs.
+void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
+  const Cells& cells = *args.sequence.cells;
+  if (!running(cells)) {
+    commit(args.sequence, Verdict{});
+    return;
+  }
+  const int32_t tail = cells.tail, committed = cells.committed;
+  const int32_t begin = args.span->rows - tail;
+  SPECRT_CHECK(tail >= 1 && tail <= kMaxStepRows && begin >= 0, "judge: a tail of ", tail,
+               " tokens after a step of ", begin + tail, " rows");
+  std::array<int32_t, kMaxStepRows> chosen{};
+  const int64_t bytes = static_cast<int64_t>(tail) * args.vocab * sizeof(float);
+  team.parallel(tail, bytes, [&](int i, int) {
+    chosen[static_cast<size_t>(i)] = pick(kernels, args.logits.row<float>(args.first_row + begin + i),
+                                          args.vocab, cells, committed + i);
+  });
+  commit(args.sequence, walk_chain(cells, args.sequence.tok, [&](int32_t i, int32_t) {
+           return chosen[static_cast<size_t>(i)];
+         }));
+}
+
+}  // namespace
+
+void run(const Kernels& kernels, const Op& op, Team& team) {
+  std::visit([&](const auto& args) { run(kernels, args, team); }, op);
+}
+
+}  // namespace specrt::cpu

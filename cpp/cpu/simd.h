@@ -1,0 +1,138 @@
+// Sixteen float lanes and what the kernels need of them. Included inside the namespace of an
+// instruction set, which defines SPECRT_AVX512BF16 or not. Operators never contract: a fused
+// operation is written fma(), and only where both sides of a comparison use the same set.
+
+inline constexpr int32_t kLanes = 16;
+
+using Vec = float __attribute__((vector_size(64)));
+using VecU = uint32_t __attribute__((vector_size(64)));
+using VecI = int32_t __attribute__((vector_size(64)));
+
+inline Vec splat(float value) { return Vec{} + value; }
+inline VecU splat(uint32_t value) { return VecU{} + value; }
+
+inline Vec as_floats(VecU bits) { return std::bit_cast<Vec>(bits); }
+inline VecU as_bits(Vec values) { return std::bit_cast<VecU>(values); }
+
+template <typename V>
+inline V load(const void* from) {
+  V v;
+  std::memcpy(&v, from, sizeof(V));
+  return v;
+}
+
+template <typename V>
+inline void store(void* to, V v) {
+  std::memcpy(to, &v, sizeof(V));
+}
+
+// The first `count` lanes, the others zero.
+inline Vec load_first(const float* from, int32_t count) {
+  Vec v{};
+  std::memcpy(&v, from, static_cast<size_t>(count) * sizeof(float));
+  return v;
+}
+
+using Halves = uint16_t __attribute__((vector_size(32)));
+
+inline Vec widen(Halves bits) {
+  return as_floats(__builtin_convertvector(bits, VecU) << 16);
+}
+
+// Round to nearest even, as to_bf16 does.
+inline Halves narrow(Vec v) {
+  const VecU bits = as_bits(v);
+  const VecU rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const VecU quiet = (bits >> 16) | 0x40u;
+  return __builtin_convertvector(v == v ? rounded : quiet, Halves);
+}
+
+inline uint32_t load_word(const std::byte* from) {
+  uint32_t word;
+  std::memcpy(&word, from, sizeof(word));
+  return word;
+}
+
+#ifdef SPECRT_AVX512BF16
+
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+
+// acc + a.even * b.even + a.odd * b.odd for lanes that hold pairs of bf16.
+inline Vec dot_pairs(Vec acc, VecU a, VecU b) {
+  return _mm512_dpbf16_ps(acc, std::bit_cast<__m512bh>(a), std::bit_cast<__m512bh>(b));
+}
+
+// The two halves of the 64-bit products.
+inline void multiply_wide(VecU a, uint32_t factor, VecU& high, VecU& low) {
+  const __m512i x = std::bit_cast<__m512i>(a);
+  const __m512i f = _mm512_set1_epi32(static_cast<int32_t>(factor));
+  const __m512i even = _mm512_mul_epu32(x, f);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), f);
+  low = std::bit_cast<VecU>(_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)));
+  high = std::bit_cast<VecU>(_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd));
+}
+
+#else
+
+inline Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+
+inline Vec dot_pairs(Vec acc, VecU a, VecU b) {
+  acc = acc + as_floats(a << 16) * as_floats(b << 16);
+  return acc + as_floats(a & 0xffff0000u) * as_floats(b & 0xffff0000u);
+}
+
+inline void multiply_wide(VecU a, uint32_t factor, VecU& high, VecU& low) {
+  using Wide = uint64_t __attribute__((vector_size(64)));
+  const Wide x = std::bit_cast<Wide>(a);
+  const Wide even = (x & 0xffffffffu) * factor, odd = (x >> 32) * factor;
+  low = std::bit_cast<VecU>((even & 0xffffffffu) | (odd << 32));
+  high = std::bit_cast<VecU>((even >> 32) | (odd & 0xffffffff00000000u));
+}
+
+#endif
+
+// Sum of all lanes as a fixed tree: lanes 8 apart first, neighbours last.
+inline float sum_lanes(Vec v) {
+  float lane[kLanes];
+  store(lane, v);
+  for (int32_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int32_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+  }
+  return lane[0];
+}
+
+inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+
+inline float max_lane(Vec v) {
+  float lane[kLanes];
+  store(lane, v);
+  for (int32_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int32_t i = 0; i < half; ++i) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+  }
+  return lane[0];
+}
+
+inline VecI lane_numbers() {
+  return VecI{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+}
+
+// e^x within 2e-7 relative; 0 below -87.3, capped above 88.3. x = n log 2 + r, |r| <= log(2) / 2,
+// e^r by its Taylor polynomial with minimax coefficients (Cephes), times 2^n.
+inline Vec exp(Vec x) {
+  const float magic = 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the rounded integer
+  const Vec capped = x > 88.3f ? splat(88.3f) : x;
+  const Vec shifted = fma(capped, splat(1.44269504f), splat(magic));
+  const Vec n = shifted - magic;
+  Vec r = fma(n, splat(-0.693359375f), capped);
+  r = fma(n, splat(2.12194440e-4f), r);
+  Vec p = splat(1.9875691500e-4f);
+  p = fma(p, r, splat(1.3981999507e-3f));
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  p = fma(p, r * r, r) + 1.0f;
+  const Vec y = as_floats(as_bits(p) + (as_bits(shifted) << 23));
+  const Vec positive = x < -87.3f ? Vec{} : y;
+  return x == x ? positive : x;
+}

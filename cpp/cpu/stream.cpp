@@ -1,0 +1,139 @@
+#include "cpu/stream.h"
+
+#include "base/error.h"
+
+namespace specrt::cpu {
+
+void Failure::report() {
+  Clock::rep unset = 0;
+  reported_at_.compare_exchange_strong(unset, Clock::now().time_since_epoch().count());
+  std::rethrow_exception(error_);
+}
+
+bool Failure::covers(Clock::time_point enqueued) const {
+  const Clock::rep reported_at = reported_at_.load();
+  return reported_at == 0 || enqueued.time_since_epoch().count() < reported_at;
+}
+
+void CpuEvent::sleep() const {
+  while (!ready()) done_.wait(0, std::memory_order_acquire);
+}
+
+void CpuEvent::wait() {
+  sleep();
+  if (failure_) failure_->report();
+}
+
+std::shared_ptr<Failure> CpuEvent::wait_as_worker() {
+  if (!spin_until([this] { return ready(); })) sleep();
+  return failure_;
+}
+
+void CpuEvent::signal(std::shared_ptr<Failure> failure) {
+  failure_ = std::move(failure);
+  done_.exchange(1);
+  done_.notify_all();
+}
+
+CpuStream::CpuStream(const Kernels& kernels, int cores)
+    : kernels_(kernels), team_(cores), worker_([this] { serve(); }) {}
+
+CpuStream::~CpuStream() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  pushes_.fetch_add(1);
+  pushes_.notify_one();
+  worker_.join();
+}
+
+void CpuStream::begin_recording(Ops& ops) {
+  SPECRT_CHECK(!is_recording(), "the stream is recording already");
+  recording_ = &ops;
+}
+
+void CpuStream::enqueue(const Op& op) {
+  if (is_recording()) {
+    recording_->push_back(op);
+  } else {
+    push(op);
+  }
+}
+
+Event CpuStream::record() {
+  SPECRT_CHECK(!is_recording(), "an event cannot be recorded into recorded work");
+  auto state = std::make_shared<CpuEvent>();
+  push(state);
+  return Event(std::move(state));
+}
+
+void CpuStream::wait(const Event& event) {
+  SPECRT_CHECK(!is_recording(), "recorded work cannot wait on an event");
+  if (event.state() != nullptr) push(event);
+}
+
+void CpuStream::launch(std::shared_ptr<const Ops> ops) {
+  SPECRT_CHECK(!is_recording(), "recorded work cannot launch recorded work");
+  push(std::move(ops));
+}
+
+void CpuStream::push(Work work) {
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back({Clock::now(), std::move(work)});
+  }
+  pushes_.fetch_add(1);
+  pushes_.notify_one();
+}
+
+void CpuStream::serve() {
+  std::vector<Item> batch;
+  for (;;) {
+    const uint32_t seen = pushes_.load(std::memory_order_acquire);
+    bool stop = false;
+    {
+      const std::lock_guard lock(mutex_);
+      batch.swap(queue_);
+      stop = stop_;
+    }
+    for (const Item& item : batch) process(item);
+    if (batch.empty()) {
+      if (stop) return;
+      const auto pushed = [&] { return pushes_.load(std::memory_order_relaxed) != seen; };
+      if (!spin_until(pushed)) pushes_.wait(seen, std::memory_order_acquire);
+    }
+    batch.clear();
+  }
+}
+
+void CpuStream::process(const Item& item) {
+  if (failure_ && !failure_->covers(item.enqueued)) failure_ = nullptr;
+  try {
+    std::visit([this](const auto& work) { perform(work); }, item.work);
+  } catch (...) {
+    failure_ = std::make_shared<Failure>(std::current_exception());
+  }
+}
+
+void CpuStream::perform(const Op& op) {
+  if (!failure_) run(kernels_, op, team_);
+}
+
+void CpuStream::perform(const std::shared_ptr<const Ops>& ops) {
+  if (failure_) return;
+  for (const Op& op : *ops) run(kernels_, op, team_);
+}
+
+void CpuStream::perform(const std::shared_ptr<CpuEvent>& event) { event->signal(failure_); }
+
+void CpuStream::perform(const Event& event) {
+  if (failure_) return;
+  if (auto* own = dynamic_cast<CpuEvent*>(event.state())) {
+    failure_ = own->wait_as_worker();
+  } else {
+    event.state()->wait();
+  }
+}
+
+}  // namespace specrt::cpu

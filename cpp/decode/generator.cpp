@@ -1,0 +1,166 @@
+#include "decode/generator.h"
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+
+#include "base/error.h"
+
+namespace specrt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// Prompt chunks in flight before the host waits for the oldest, so that a cancelled request is
+// noticed within a few chunks.
+constexpr size_t kChunksAhead = 2;
+
+}  // namespace
+
+// What the host knows of the request that runs.
+struct Generator::Request {
+  const OnTokens* on_tokens = nullptr;
+  Completion completion;
+  Clock::time_point begin = Clock::now();
+  std::deque<Event> events;  // of the rounds in flight, oldest first
+  uint32_t read = 0;         // log entries read
+  int32_t committed = 0;     // as of the last entry read
+  int32_t limit = 0;
+  bool ended = false;
+};
+
+Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& options)
+    : target_(target), drafter_(drafter), options_(options), loop_(target, drafter) {
+  if (options.run_ahead < 0 || options.run_ahead > kMaxRunAhead) {
+    fail_argument("run_ahead must be in [0, ", kMaxRunAhead, "], not ", options.run_ahead);
+  }
+  const int32_t most = drafter == nullptr ? 0 : kMaxStepRows - 1;
+  if (options.draft_tokens < 0 || options.draft_tokens > most) {
+    fail_argument("num_speculative_tokens must be in [0, ", most, "], not ", options.draft_tokens);
+  }
+}
+
+void Generator::start(Request& request, std::span<const int32_t> prompt,
+                      const SamplingParams& params) {
+  validate(params);
+  const Plan& plan = target_.model().plan();
+  check_tokens(prompt, plan.header.vocab);
+  std::vector<int32_t> eos = params.stop_token_ids;
+  if (!params.ignore_eos) {
+    eos.insert(eos.end(), plan.header.eos, plan.header.eos + plan.header.eos_count);
+  }
+  request.completion.seed = params.seed ? *params.seed : std::random_device{}();
+  Sequence& sequence = target_.sequence(0);
+  sequence.begin({.prompt = prompt,
+                  .eos = eos,
+                  .max_tokens = params.max_tokens,
+                  .draft_window = drafter_ == nullptr ? 0 : drafter_->window(),
+                  .seed = request.completion.seed},
+                 params);
+  request.completion.metrics.prompt_tokens = static_cast<int32_t>(prompt.size());
+  request.committed = static_cast<int32_t>(prompt.size());
+  request.limit = sequence.cells().cells->limit;
+}
+
+Completion Generator::generate(std::span<const int32_t> prompt, const SamplingParams& params,
+                               const OnTokens& on_tokens) {
+  Request request;
+  request.on_tokens = &on_tokens;
+  start(request, prompt, params);
+  try {
+    prefill(request, static_cast<int32_t>(prompt.size()));
+    while (!request.ended) {
+      enqueue_rounds(request);
+      read_entry(request);
+    }
+  } catch (...) {
+    drain(request);
+    throw;
+  }
+  drain(request);
+  request.completion.metrics.total_time = seconds_since(request.begin);
+  return std::move(request.completion);
+}
+
+void Generator::prefill(Request& request, int32_t length) {
+  std::deque<Event> chunks;
+  const auto paced = [&](int32_t end, int32_t step, auto&& enqueue) {
+    for (int32_t begin = 0; begin < end && !request.ended; begin += step) {
+      enqueue(begin, std::min(begin + step, end));
+      chunks.push_back(target_.stream().record());
+      if (chunks.size() <= kChunksAhead) continue;
+      chunks.front().wait();
+      chunks.pop_front();
+      request.ended = *request.on_tokens && !(*request.on_tokens)({});
+    }
+  };
+  paced(length, kMaxStepRows, [&](int32_t begin, int32_t end) {
+    if (end < length) {
+      loop_.enqueue_prompt_chunk(0, begin, end);
+    } else {
+      loop_.enqueue_prompt_verdict(0, begin, end);
+    }
+  });
+  if (request.ended) {
+    request.completion.finish_reason = FinishReason::cancelled;
+    return;
+  }
+  request.events.push_back(target_.stream().record());
+  if (drafter_ == nullptr || request.limit == length + 1) return;
+  for (int32_t begin = 0, end = std::min(length, drafter_->window()); begin < end;
+       begin += kMaxStepRows) {
+    drafter_->enqueue_prompt_chunk(0, begin, std::min(kMaxStepRows, end - begin));
+  }
+}
+
+void Generator::enqueue_rounds(Request& request) {
+  // Every live round commits at least one token, so rounds beyond the limit are never needed.
+  const auto wanted = [&] {
+    const auto in_flight = static_cast<int32_t>(request.events.size());
+    return !request.ended && in_flight <= options_.run_ahead &&
+           request.committed + in_flight < request.limit;
+  };
+  while (wanted()) request.events.push_back(loop_.enqueue_round(options_.draft_tokens));
+}
+
+void Generator::read_entry(Request& request) {
+  request.events.front().wait();
+  request.events.pop_front();
+  const LogEntry& entry = target_.sequence(0).entry(request.read++);
+  Completion& completion = request.completion;
+  if (request.read == 1) {
+    completion.metrics.time_to_first_token = seconds_since(request.begin);
+  } else {
+    completion.metrics.rounds.push_back(
+        {.drafted = entry.drafted, .accepted = entry.accepted, .committed = entry.count});
+  }
+  request.committed = entry.committed_before + entry.count;
+  const std::span<const int32_t> tokens(entry.tokens, static_cast<size_t>(entry.count));
+  completion.token_ids.insert(completion.token_ids.end(), tokens.begin(), tokens.end());
+  if (entry.stop != Stop::running) {
+    request.ended = true;
+    completion.finish_reason =
+        entry.stop == Stop::eos ? FinishReason::stop : FinishReason::length;
+  }
+  const bool more = !*request.on_tokens || (*request.on_tokens)(tokens);
+  if (!more && !request.ended) {
+    request.ended = true;
+    completion.finish_reason = FinishReason::cancelled;
+  }
+}
+
+void Generator::drain(Request& request) {
+  request.events.clear();
+  try {
+    target_.stream().record().wait();
+    if (drafter_ != nullptr) drafter_->stream().record().wait();
+  } catch (const std::exception&) {
+    // The first error of the request is the one that its caller sees; work behind it was dropped.
+  }
+}
+
+}  // namespace specrt

@@ -1,0 +1,48 @@
+// Generates completions: prompt, then rounds enqueued ahead of the verdicts that the host reads.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <span>
+
+#include "decode/lockstep.h"
+#include "specrt/types.h"
+
+namespace specrt {
+
+// Tokens that a round committed; returning false cancels the completion.
+using OnTokens = std::function<bool(std::span<const int32_t> tokens)>;
+
+struct GeneratorOptions {
+  int32_t draft_tokens = 0;  // drafted tokens in a round at most
+  int32_t run_ahead = 1;     // rounds enqueued before the verdict of an earlier one is read
+};
+
+inline constexpr int32_t kMaxRunAhead = 8;
+
+class Generator {
+ public:
+  // `target` and `drafter` (null: autoregressive) serve the one sequence of the generator.
+  Generator(Lane& target, Drafter* drafter, const GeneratorOptions& options);
+
+  // Blocks until the completion has ended; one call at a time. Argument errors change nothing; after
+  // any other error the next call starts afresh.
+  Completion generate(std::span<const int32_t> prompt, const SamplingParams& params,
+                      const OnTokens& on_tokens);
+
+ private:
+  struct Request;
+
+  void start(Request& request, std::span<const int32_t> prompt, const SamplingParams& params);
+  void prefill(Request& request, int32_t length);
+  void enqueue_rounds(Request& request);
+  void read_entry(Request& request);
+  void drain(Request& request);
+
+  Lane& target_;
+  Drafter* drafter_;
+  GeneratorOptions options_;
+  Lockstep loop_;
+};
+
+}  // namespace specrt

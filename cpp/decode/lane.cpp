@@ -1,0 +1,45 @@
+#include "decode/lane.h"
+
+#include <new>
+#include <utility>
+
+#include "base/error.h"
+
+namespace specrt {
+
+Lane::Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences)
+    : model_(model), stream_(stream), sequences_(std::move(sequences)) {
+  SPECRT_CHECK(!sequences_.empty() && sequences_.size() <= kMaxSegments, "a step serves 1 to ",
+               kMaxSegments, " sequences, not ", sequences_.size());
+  spans_ = backend().alloc_shared(sizeof(StepSpan) * sequences_.size());
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    caches_.push_back(model_.make_kv());
+    new (span(s)) StepSpan;
+  }
+}
+
+Segment Lane::segment(size_t s) const {
+  return {.span = span(s), .tok = sequences_[s]->cells().tok, .kv = caches_[s].data()};
+}
+
+void Lane::enqueue_step(int32_t capacity, Head head) {
+  StepRows rows;
+  rows.segment_count = static_cast<int32_t>(sequences_.size());
+  rows.capacity = capacity;
+  for (size_t s = 0; s < sequences_.size(); ++s) rows.segments[s] = segment(s);
+  model_.enqueue_step(stream_, rows, head);
+}
+
+void Lane::enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head head) {
+  backend().feed_prompt(stream_, {.sequence = sequences_[s]->cells(),
+                                  .span = span(s),
+                                  .begin = begin,
+                                  .count = count});
+  StepRows rows;
+  rows.segment_count = 1;
+  rows.capacity = kMaxStepRows;
+  rows.segments[0] = segment(s);
+  model_.enqueue_step(stream_, rows, head);
+}
+
+}  // namespace specrt

@@ -1,0 +1,39 @@
+// A model on a stream, with the KV cache and the step span of every sequence that it serves.
+// The target and a model drafter are both a lane.
+#pragma once
+
+#include <vector>
+
+#include "decode/sequence.h"
+#include "engine/model.h"
+
+namespace specrt {
+
+class Lane {
+ public:
+  Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences);
+
+  Model& model() const { return model_; }
+  Stream& stream() const { return stream_; }
+  Backend& backend() const { return model_.backend(); }
+  size_t size() const { return sequences_.size(); }
+  Sequence& sequence(size_t s) const { return *sequences_[s]; }
+  StepSpan* span(size_t s) const { return spans_.as<StepSpan>() + s; }
+
+  // One step over all sequences, `capacity` rows each; spans say which rows exist.
+  void enqueue_step(int32_t capacity, Head head);
+
+  // Prompt tokens [begin, begin + count) of sequence s, count <= kMaxStepRows.
+  void enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head head);
+
+ private:
+  Segment segment(size_t s) const;
+
+  Model& model_;
+  Stream& stream_;
+  std::vector<Sequence*> sequences_;
+  std::vector<Buffer> caches_;
+  Buffer spans_;
+};
+
+}  // namespace specrt

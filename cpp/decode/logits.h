@@ -1,0 +1,16 @@
+// Logits of given tokens: for scoring text, and for comparing engines with a reference.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "decode/lane.h"
+
+namespace specrt {
+
+// Logits (tokens, vocab) of the lane's first sequence, fed in steps of `rows` tokens, row i being
+// the distribution of token i + 1. The values do not depend on `rows`. The sequence must not be
+// generating. Throws an argument error for an unknown token, too many, or rows out of [1, 64].
+std::vector<float> read_logits(Lane& lane, std::span<const int32_t> tokens, int32_t rows);
+
+}  // namespace specrt

@@ -1,0 +1,25 @@
+// Drafts with a small autoregressive model: one step for each token (Leviathan et al. 2023).
+#pragma once
+
+#include "decode/drafter.h"
+#include "decode/lane.h"
+
+namespace specrt {
+
+class ModelDrafter final : public Drafter {
+ public:
+  explicit ModelDrafter(Lane& lane) : lane_(lane) {}
+
+  Stream& stream() const override { return lane_.stream(); }
+  Backend& backend() const override { return lane_.backend(); }
+  int32_t window() const override { return lane_.model().context(); }
+  void enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count) override;
+  void enqueue_draft(const DraftRequest& request) override;
+
+ private:
+  void enqueue_step(int32_t rows, int32_t index);
+
+  Lane& lane_;
+};
+
+}  // namespace specrt

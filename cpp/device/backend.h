@@ -1,0 +1,50 @@
+// A device that runs ops: one virtual method per op. Every op only enqueues on the stream.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "device/buffer.h"
+#include "device/ops.h"
+#include "device/stream.h"
+
+namespace specrt {
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string name() const = 0;  // for example "cpu:avx512bf16"
+
+  // Zero-filled, 64-byte aligned device memory. Throws when the machine cannot hold it.
+  virtual Buffer alloc(size_t bytes) = 0;
+
+  // Memory that both the device and the host read (cells, tokens, verdict log).
+  virtual Buffer alloc_shared(size_t bytes) = 0;
+
+  // The weights of an engine as device memory; `host` stays valid as long as the buffer.
+  virtual Buffer place_weights(const std::byte* host, size_t bytes) = 0;
+
+  virtual std::unique_ptr<Stream> make_stream(const StreamShare& share) = 0;
+
+  // Records the ops that `enqueue` issues on `stream` instead of running them.
+  virtual std::unique_ptr<RecordedWork> record(Stream& stream,
+                                               const std::function<void()>& enqueue) = 0;
+
+  virtual void embed(Stream& stream, const EmbedArgs& args) = 0;
+  virtual void rope_angles(Stream& stream, const RopeAnglesArgs& args) = 0;
+  virtual void rms_norm(Stream& stream, const RmsNormArgs& args) = 0;
+  virtual void linear(Stream& stream, const LinearArgs& args) = 0;
+  virtual void rope_kv(Stream& stream, const RopeKvArgs& args) = 0;
+  virtual void attention(Stream& stream, const AttentionArgs& args) = 0;
+
+  virtual void feed_prompt(Stream& stream, const FeedPromptArgs& args) = 0;
+  virtual void begin_draft(Stream& stream, const BeginDraftArgs& args) = 0;
+  virtual void pick_draft(Stream& stream, const PickDraftArgs& args) = 0;
+  virtual void feed_tail(Stream& stream, const FeedTailArgs& args) = 0;
+  virtual void judge(Stream& stream, const JudgeArgs& args) = 0;
+};
+
+}  // namespace specrt

@@ -1,0 +1,100 @@
+// The state of one sequence as it lies in device memory, and the verdict log that the host reads.
+// Positions are absolute, prompt included, from 0. The row at position t chooses token t + 1.
+// What each cell means and who writes it: CONTRIBUTING.md, "Cells".
+#pragma once
+
+#include <cstdint>
+
+#include "base/hd.h"
+
+namespace specrt {
+
+inline constexpr int32_t kMaxStepRows = 64;  // rows of a step are bits of a 64-bit ancestor mask
+inline constexpr int32_t kMaxEos = 16;
+
+#ifdef SPECRT_TRACE_CELLS
+enum class CellAccess { read, write };
+void trace_cell(const void* cell, CellAccess access);  // defined by the test that looks for races
+#endif
+
+// One small word of device memory that later work reads.
+template <typename T>
+class Cell {
+ public:
+  SPECRT_HD operator T() const {
+#ifdef SPECRT_TRACE_CELLS
+    trace_cell(this, CellAccess::read);
+#endif
+    return value_;
+  }
+  SPECRT_HD Cell& operator=(T value) {
+#ifdef SPECRT_TRACE_CELLS
+    trace_cell(this, CellAccess::write);
+#endif
+    value_ = value;
+    return *this;
+  }
+  SPECRT_HD Cell& operator=(const Cell& other) { return *this = static_cast<T>(other); }
+  Cell() = default;
+  Cell(const Cell&) = delete;
+
+ private:
+  T value_{};
+};
+
+enum class Stop : int32_t { running = 0, eos = 1, limit = 2 };
+
+// Which rows a step really has: row i is position base + i (chain), for i < rows.
+struct StepSpan {
+  Cell<int32_t> base;
+  Cell<int32_t> rows;
+};
+
+// temperature 0 is greedy. Filters apply in this order: temperature, top_k (0: off), top_p, min_p.
+struct SamplingCells {
+  Cell<float> temperature;
+  Cell<int32_t> top_k;
+  Cell<float> top_p;
+  Cell<float> min_p;
+};
+
+struct Cells {
+  Cell<int32_t> committed;   // C: tok[0 .. C-1] is final
+  Cell<int32_t> tail;        // m >= 1: tok[C-1 .. C-2+m]; tail[0] is committed and not yet fed
+  Cell<int32_t> drafted;     // c: tokens drafted this round and not in the tail, tok[E .. E-1+c]
+  Cell<int32_t> appended;    // tokens that joined the tail this round (for the log)
+  Cell<int32_t> draft_kv;    // D: tokens in the drafter's KV cache
+  Cell<int32_t> draft_end;   // drafter KV length when this round's drafting is done
+  Cell<int32_t> snap_begin;  // E and c as the first draft op saw them, for the later draft ops
+  Cell<int32_t> snap_count;
+  Cell<int32_t> limit;  // largest C allowed
+  Cell<Stop> stop;
+  Cell<uint32_t> round;
+  Cell<uint64_t> seed;
+  Cell<int32_t> eos_count;
+  Cell<int32_t> eos[kMaxEos];
+  SamplingCells sampling;
+};
+
+// One entry for each enqueued round; `sequence` = round + 1 is written last, with release order.
+struct alignas(64) LogEntry {
+  uint32_t sequence;
+  uint32_t round;
+  int32_t committed_before;
+  int32_t count;     // tokens committed by this round
+  int32_t drafted;   // tokens that the drafter proposed in this round
+  int32_t judged;    // speculative tokens that were judged
+  int32_t accepted;  // of those, committed because they were right
+  Stop stop;
+  int32_t tokens[kMaxStepRows + 1];
+};
+
+// The device memory of one sequence.
+struct SequenceCells {
+  Cells* cells = nullptr;
+  Cell<int32_t>* tok = nullptr;  // (context,) position p is tok[p]
+  LogEntry* log = nullptr;       // ring of `log_slots` entries, in memory that the host reads
+  uint32_t log_slots = 0;
+};
+
+}  // namespace specrt

@@ -1,0 +1,117 @@
+// Shape and dtype rules of the ops.
+#include "device/ops.h"
+
+#include "base/error.h"
+
+namespace specrt {
+namespace {
+
+void check_rows(const char* op, const StepRows& rows) {
+  SPECRT_CHECK(rows.segment_count >= 1 && rows.segment_count <= kMaxSegments, op, ": a step has 1 to ",
+               kMaxSegments, " segments, not ", rows.segment_count);
+  SPECRT_CHECK(rows.capacity >= 1 && rows.segment_count * rows.capacity <= kMaxStepRows, op,
+               ": a step has 1 to ", kMaxStepRows, " rows, not ", rows.segment_count, " x ",
+               rows.capacity);
+}
+
+void check_view(const char* op, const char* what, const RowsView& view, DType dtype, int64_t cols) {
+  SPECRT_CHECK(view.dtype == dtype, op, ": ", what, " must be ", name_of(dtype), ", not ",
+               name_of(view.dtype));
+  SPECRT_CHECK(view.cols == cols, op, ": ", what, " must have ", cols, " columns, not ", view.cols);
+  SPECRT_CHECK(view.stride >= padded_row_bytes(dtype, cols) && view.stride % kRowAlignment == 0, op,
+               ": ", what, " has a row stride of ", view.stride, " bytes");
+}
+
+void check_weight(const char* op, const Weight& weight) {
+  SPECRT_CHECK(weight.rows >= 1 && weight.cols >= 1, op, ": weight of ", weight.rows, " x ",
+               weight.cols);
+}
+
+void check_kv(const char* op, const KvLayer& kv, int32_t heads) {
+  SPECRT_CHECK(kv.head_dim >= 2 && kv.head_dim <= kMaxHeadDim && kv.head_dim % 2 == 0, op,
+               ": head dimension ", kv.head_dim, " is not an even number up to ", kMaxHeadDim);
+  SPECRT_CHECK(kv.kv_heads >= 1 && heads >= 1 && heads % kv.kv_heads == 0, op, ": ", heads,
+               " query heads cannot share ", kv.kv_heads, " key/value heads");
+  SPECRT_CHECK(kv.slots >= kKvBlock && kv.slots % kKvBlock == 0, op, ": ", kv.slots, " cache slots");
+}
+
+void check_logits(const char* op, const RowsView& logits, int32_t vocab, int32_t first_row) {
+  check_view(op, "logits", logits, DType::f32, vocab);
+  SPECRT_CHECK(vocab >= 1, op, ": empty vocabulary");
+  SPECRT_CHECK(first_row >= 0 && first_row < kMaxStepRows, op, ": first row ", first_row);
+}
+
+}  // namespace
+
+void check(const EmbedArgs& args) {
+  check_rows("embed", args.rows);
+  check_weight("embed", args.table);
+  check_view("embed", "out", args.out, DType::f32, args.table.cols);
+}
+
+void check(const RopeAnglesArgs& args) {
+  check_rows("rope_angles", args.rows);
+  SPECRT_CHECK(args.half >= 1 && args.half <= kMaxHeadDim / 2, "rope_angles: half dimension ",
+               args.half);
+  check_view("rope_angles", "out", args.out, DType::f32, 2 * static_cast<int64_t>(args.half));
+}
+
+void check(const RmsNormArgs& args) {
+  check_rows("rms_norm", args.rows);
+  SPECRT_CHECK(args.x.cols >= 1, "rms_norm: empty rows");
+  check_view("rms_norm", "x", args.x, DType::f32, args.x.cols);
+  check_view("rms_norm", "out", args.out, args.out.dtype, args.x.cols);
+}
+
+void check(const LinearArgs& args) {
+  check_rows("linear", args.rows);
+  check_weight("linear", args.w);
+  SPECRT_CHECK(args.w.layout == Layout::panels16, "linear: the weight is not packed in panels");
+  check_view("linear", "x", args.x, args.w.dtype, args.w.cols);
+  switch (args.epilogue) {
+    case Epilogue::store:
+      check_view("linear", "out", args.out, args.out.dtype, args.w.rows);
+      return;
+    case Epilogue::add:
+      check_view("linear", "out", args.out, DType::f32, args.w.rows);
+      return;
+    case Epilogue::swiglu:
+      // Whole pairs of panels; the padding rows of a gate panel meet those of its up panel.
+      SPECRT_CHECK(args.w.rows % (2 * kPanelRows) == 0, "linear: swiglu needs whole panel pairs, not ",
+                   args.w.rows, " rows");
+      check_view("linear", "out", args.out, args.w.dtype, args.out.cols);
+      SPECRT_CHECK(args.out.cols <= args.w.rows / 2 && args.out.cols > args.w.rows / 2 - kPanelRows,
+                   "linear: swiglu of ", args.w.rows, " rows cannot give ", args.out.cols,
+                   " columns");
+      return;
+  }
+  fail("linear: unknown epilogue ", static_cast<int32_t>(args.epilogue));
+}
+
+void check(const RopeKvArgs& args) {
+  check_rows("rope_kv", args.rows);
+  check_kv("rope_kv", args.kv, args.heads);
+  const int64_t e = args.kv.head_dim;
+  check_view("rope_kv", "qkv", args.qkv, DType::f32, (args.heads + 2 * args.kv.kv_heads) * e);
+  check_view("rope_kv", "angles", args.angles, DType::f32, e);
+  check_view("rope_kv", "q", args.q, args.kv.dtype, args.heads * e);
+}
+
+void check(const AttentionArgs& args) {
+  check_rows("attention", args.rows);
+  check_kv("attention", args.kv, args.heads);
+  const int64_t cols = static_cast<int64_t>(args.heads) * args.kv.head_dim;
+  check_view("attention", "q", args.q, args.kv.dtype, cols);
+  check_view("attention", "out", args.out, args.kv.dtype, cols);
+}
+
+void check(const PickDraftArgs& args) {
+  check_logits("pick_draft", args.logits, args.vocab, args.first_row);
+  SPECRT_CHECK(args.index >= 0 && args.index < kMaxStepRows, "pick_draft: step ", args.index);
+}
+
+void check(const JudgeArgs& args) {
+  check_logits("judge", args.logits, args.vocab, args.first_row);
+}
+
+}  // namespace specrt

@@ -1,0 +1,198 @@
+// One Args struct per op: the contract between the core and the backends.
+// Shape letters: n rows, d model dim, h / g query / kv heads, e head dim, f ffn dim, v vocab,
+// t cached length. Activations are (capacity rows, cols) views; which rows exist is read from cells
+// when the op runs, and rows beyond that compute nothing and write nothing.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "base/view.h"
+#include "device/cells.h"
+#include "device/rules.h"
+
+namespace specrt {
+
+inline constexpr int32_t kMaxSegments = 8;
+inline constexpr int32_t kMaxHeadDim = 512;
+inline constexpr int32_t kKvBlock = 16;  // cached positions that lie together in a key block
+
+// The rows that one sequence has in a step.
+struct Segment {
+  const StepSpan* span = nullptr;
+  const Cell<int32_t>* tok = nullptr;  // row i feeds tok[base + depth]
+  std::byte* kv = nullptr;             // this sequence's cache of the model, all layers
+  // Trees: row i sees the new rows whose bit is set in sees[i] (itself included, parents first) and
+  // stands at position base + depth[i], but always in KV slot base + i. Null for a chain.
+  const uint64_t* sees = nullptr;   // (capacity,)
+  const int32_t* depth = nullptr;   // (capacity,)
+};
+
+enum class RowSelect : int32_t {
+  all,
+  last,  // only the last existing row of every segment
+};
+
+// Row i of segment s is row s * capacity + i of every activation.
+struct StepRows {
+  std::array<Segment, kMaxSegments> segments{};
+  int32_t segment_count = 0;
+  int32_t capacity = 0;  // rows recorded per segment; segment_count * capacity <= kMaxStepRows
+  RowSelect select = RowSelect::all;
+};
+
+// The existing rows of segment s as [begin, end) within the segment.
+struct RowRange {
+  int32_t begin;
+  int32_t end;
+};
+
+SPECRT_HD inline RowRange rows_of(const StepRows& step, int32_t s) {
+  const int32_t rows = min_i32(step.segments[s].span->rows, step.capacity);
+  if (rows <= 0) return {0, 0};
+  return {step.select == RowSelect::last ? rows - 1 : 0, rows};
+}
+
+// One layer's part of a sequence's KV cache.
+// Keys:   [g][slot / kKvBlock][block], a block being 16 slots x e in the panels16 layout
+//         (bf16: [e pair][16 slots][2], f32: [e][16 slots]).
+// Values: [g][slot][e].
+struct KvLayer {
+  int64_t key_offset = 0;    // bytes from Segment::kv
+  int64_t value_offset = 0;  // bytes from Segment::kv
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t slots = 0;  // multiple of kKvBlock
+  DType dtype = DType::f32;
+};
+
+constexpr int64_t kv_key_bytes(const KvLayer& kv) {
+  return static_cast<int64_t>(kv.kv_heads) * (kv.slots / kKvBlock) *
+         panel_bytes(kv.dtype, kv.head_dim);
+}
+constexpr int64_t kv_value_bytes(const KvLayer& kv) {
+  return static_cast<int64_t>(kv.kv_heads) * kv.slots * kv.head_dim *
+         static_cast<int64_t>(size_of(kv.dtype));
+}
+
+// out[i,:] = table[token of row i,:]; out (n,d) f32, table (v,d), either layout.
+struct EmbedArgs {
+  StepRows rows;
+  Weight table;
+  RowsView out;
+};
+
+// out[i] = cos(p * inv_freq) * scaling in [0, e/2), sin(...) * scaling in [e/2, e); p position of i.
+struct RopeAnglesArgs {
+  StepRows rows;
+  const float* inv_freq = nullptr;  // (e/2,)
+  int32_t half = 0;                 // e/2
+  float scaling = 1.0f;
+  RowsView out;  // (n, e) f32
+};
+
+// out[i,:] = x[i,:] * gain / sqrt(mean(x[i,:]^2) + eps); x f32, out f32 or bf16. May not alias.
+struct RmsNormArgs {
+  StepRows rows;
+  RowsView x;
+  const float* gain = nullptr;  // (d,)
+  float eps = 0.0f;
+  RowsView out;
+};
+
+enum class Epilogue : int32_t {
+  store = 0,  // out = y, f32 or bf16
+  add = 1,    // out += y, f32 (residual)
+  // Weight panels alternate gate, up: out[:, 16j + r] = silu(y[:, 32j + r]) * y[:, 32j + 16 + r].
+  swiglu = 2,
+};
+
+// y = x @ w^T, then the epilogue. x (n,k) in w's dtype, w (m,k) panels16, out (n,m) or (n,m/2).
+struct LinearArgs {
+  StepRows rows;
+  RowsView x;
+  Weight w;
+  Epilogue epilogue = Epilogue::store;
+  RowsView out;
+};
+
+// Rotates queries and keys (half-split pairs d, d + e/2), writes q in the cache's dtype, and puts
+// keys and values of row i into slot base + i. qkv (n, (h+2g)e) f32, angles (n,e) f32, q (n, he).
+struct RopeKvArgs {
+  StepRows rows;
+  RowsView qkv;
+  RowsView angles;
+  RowsView q;
+  KvLayer kv;
+  int32_t heads = 0;  // h, a multiple of kv.kv_heads
+};
+
+// out[i, head] = softmax(scale * q . K) V over the slots [0, base) and the new rows that row i sees.
+// Sums run over logical positions in ascending order (a tree row counts only what it sees), so the
+// result of a row depends on its own path alone. q and out (n, he) in the cache's dtype.
+struct AttentionArgs {
+  StepRows rows;
+  RowsView q;
+  KvLayer kv;
+  int32_t heads = 0;
+  float scale = 0.0f;
+  RowsView out;
+};
+
+// Span cells of prompt tokens [begin, begin + count); host constants, never recorded.
+struct FeedPromptArgs {
+  SequenceCells sequence;
+  StepSpan* span = nullptr;
+  int32_t begin = 0;
+  int32_t count = 0;
+};
+
+struct BeginDraftArgs {
+  SequenceCells sequence;
+  StepSpan* span = nullptr;
+  DraftPlan plan;
+};
+
+// Chooses the token of draft step `index` from the last existing row of the segment, with rule
+// `exact`'s noise for the token's own position, and plans the next step.
+struct PickDraftArgs {
+  SequenceCells sequence;
+  StepSpan* span = nullptr;
+  RowsView logits;        // (n, v) f32; the segment's rows start at first_row
+  int32_t first_row = 0;
+  int32_t vocab = 0;
+  int32_t index = 0;
+};
+
+enum class TailSource : int32_t {
+  committed,  // feed the tail as it is
+  appended,   // Lockstep: first let the draft join it
+};
+
+struct FeedTailArgs {
+  SequenceCells sequence;
+  StepSpan* span = nullptr;
+  TailSource source = TailSource::committed;
+};
+
+// Judges the draft against the target's logits (rule `exact`), commits, logs.
+// Row of tail[i] = rows of the span - m + i, so the last chunk of a prompt is judged alike.
+struct JudgeArgs {
+  SequenceCells sequence;
+  const StepSpan* span = nullptr;
+  RowsView logits;        // (n, v) f32; the segment's rows start at first_row
+  int32_t first_row = 0;
+  int32_t vocab = 0;
+};
+
+// Shape and dtype rules of each op; throws specrt::Error that names the op. Pointers are not read.
+void check(const EmbedArgs& args);
+void check(const RopeAnglesArgs& args);
+void check(const RmsNormArgs& args);
+void check(const LinearArgs& args);
+void check(const RopeKvArgs& args);
+void check(const AttentionArgs& args);
+void check(const PickDraftArgs& args);
+void check(const JudgeArgs& args);
+
+}  // namespace specrt

@@ -1,0 +1,177 @@
+// The decoding rules on cells: what to draft, what to feed, what to accept, what to commit.
+// Pure functions, run by the CPU backend, by CUDA kernels and by the scripted backend of the tests,
+// so that there is one state machine. Letters as in CONTRIBUTING.md: C committed, m tail, c drafted,
+// E = C-1+m the first undrafted position, D drafter KV length.
+#pragma once
+
+#include "base/hd.h"
+#include "device/cells.h"
+
+namespace specrt {
+
+SPECRT_HD inline bool running(const Cells& s) { return s.stop == Stop::running; }
+
+SPECRT_HD inline int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
+SPECRT_HD inline int32_t max_i32(int32_t a, int32_t b) { return a > b ? a : b; }
+
+// What the host fixes for a draft of an autoregressive drafter.
+struct DraftPlan {
+  int32_t capacity = 0;       // g or k: tokens asked for, an upper bound
+  int32_t bonus_rows = 0;     // 1 in Lockstep, where a bonus row follows the draft; 0 in Pearl
+  int32_t window = 0;         // positions that the drafter can feed
+  int32_t catch_up_rows = 0;  // F: rows of the first draft step
+};
+
+// First draft op: decides c, plans the drafter's KV length, and gives the span of the first step.
+SPECRT_HD inline void begin_draft(Cells& s, StepSpan& span, const DraftPlan& plan) {
+  if (!running(s)) {
+    s.drafted = 0;
+    s.snap_count = 0;
+    span.rows = 0;
+    return;
+  }
+  const int32_t end = s.committed - 1 + s.tail, kv = s.draft_kv;
+  const int32_t need = end - kv;
+  int32_t count = min_i32(plan.capacity, min_i32(s.limit - end - plan.bonus_rows,
+                                                 plan.window - end + 1));
+  count = max_i32(count, 0);
+  const int32_t fed = count > 0 ? min_i32(need, plan.catch_up_rows) : 0;
+  if (fed < need) count = 0;
+  s.drafted = count;
+  s.draft_end = count > 0 ? end + count - 1 : kv + fed;
+  s.snap_begin = end;
+  s.snap_count = count;
+  span.base = kv;
+  span.rows = fed;
+}
+
+// Whether draft step `index` (from 0) proposes a token. Reads the snapshot only, because in an
+// overlapping loop commit may already have moved C and m.
+SPECRT_HD inline bool drafts(const Cells& s, int32_t index) { return index < s.snap_count; }
+
+SPECRT_HD inline int32_t draft_position(const Cells& s, int32_t index) {
+  return s.snap_begin + index;
+}
+
+// Stores the token of draft step `index` and gives the span of the next step, which feeds it.
+// The last drafted token is never fed.
+SPECRT_HD inline void finish_draft_step(Cells& s, Cell<int32_t>* tok, StepSpan& span,
+                                        int32_t index, int32_t token) {
+  if (drafts(s, index)) tok[draft_position(s, index)] = token;
+  span.base = draft_position(s, index);
+  span.rows = drafts(s, index + 1) ? 1 : 0;
+}
+
+// Lockstep: the draft joins the tail before the target step.
+SPECRT_HD inline void append_draft(Cells& s) {
+  if (!running(s)) return;
+  s.appended = s.drafted;
+  s.tail = s.tail + s.drafted;
+  s.drafted = 0;
+}
+
+// Span of the target step: the whole tail at its own positions.
+SPECRT_HD inline void feed_tail(const Cells& s, StepSpan& span) {
+  span.base = s.committed - 1;
+  span.rows = running(s) ? static_cast<int32_t>(s.tail) : 0;
+}
+
+// Span of prompt tokens [begin, begin + count).
+SPECRT_HD inline void feed_prompt(const Cells& s, StepSpan& span, int32_t begin, int32_t count) {
+  span.base = begin;
+  span.rows = running(s) ? count : 0;
+}
+
+struct Verdict {
+  int32_t count = 0;     // tokens chosen: tokens[0 .. count-1], accepted ones first
+  int32_t accepted = 0;  // drafted tokens found right; the last of `tokens` may be one of them
+  int32_t judged = 0;
+  bool survive = false;  // everything held and the first token of the next draft holds too
+  Stop stop = Stop::running;
+  int32_t tokens[kMaxStepRows + 1] = {};
+};
+
+SPECRT_HD inline bool is_eos(const Cells& s, int32_t token) {
+  const int32_t count = s.eos_count;
+  for (int32_t i = 0; i < count; ++i) {
+    if (s.eos[i] == token) return true;
+  }
+  return false;
+}
+
+// Rule `exact` on a chain. `pick(i, position)` chooses the target's token from the row of tail[i].
+// The committed token is always the target's; the draft only decides how far the walk goes.
+template <typename Pick>
+SPECRT_HD inline Verdict walk_chain(const Cells& s, const Cell<int32_t>* tok, Pick&& pick) {
+  Verdict v;
+  const int32_t committed = s.committed, tail = s.tail, limit = s.limit;
+  const int32_t drafted = s.drafted;
+  for (int32_t row = 0;; ++row) {
+    const int32_t position = committed + v.count;
+    const int32_t y = pick(row, position);
+    const bool has_draft = row + 1 < tail || drafted > 0;
+    const bool right = has_draft && tok[position] == y;
+    v.tokens[v.count++] = y;
+    v.judged += has_draft ? 1 : 0;
+    v.accepted += right ? 1 : 0;
+    if (is_eos(s, y)) v.stop = Stop::eos;
+    if (v.stop == Stop::running && position + 1 == limit) v.stop = Stop::limit;
+    if (v.stop != Stop::running || !right) return v;
+    if (row + 1 == tail) {
+      v.survive = true;
+      return v;
+    }
+  }
+}
+
+SPECRT_HD inline void store_release(uint32_t* word, uint32_t value) {
+#ifdef __CUDA_ARCH__
+  __threadfence_system();
+  *reinterpret_cast<volatile uint32_t*>(word) = value;
+#else
+  __atomic_store_n(word, value, __ATOMIC_RELEASE);
+#endif
+}
+
+inline uint32_t load_acquire(const uint32_t* word) {
+  return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+SPECRT_HD inline void write_log(const SequenceCells& sequence, const Verdict& v, int32_t before,
+                                int32_t drafted) {
+  Cells& s = *sequence.cells;
+  const uint32_t round = s.round;
+  LogEntry& entry = sequence.log[round % sequence.log_slots];
+  entry.round = round;
+  entry.committed_before = before;
+  entry.count = v.count;
+  entry.drafted = drafted;
+  entry.judged = v.judged;
+  entry.accepted = v.accepted;
+  entry.stop = s.stop;
+  for (int32_t i = 0; i < v.count; ++i) entry.tokens[i] = v.tokens[i];
+  s.round = round + 1;
+  store_release(&entry.sequence, round + 1);
+}
+
+// Commits a verdict and appends its log entry. After a stop, a round only logs an empty entry.
+SPECRT_HD inline void commit(const SequenceCells& sequence, const Verdict& v) {
+  Cells& s = *sequence.cells;
+  const int32_t before = s.committed;
+  if (!running(s)) {
+    write_log(sequence, Verdict{}, before, 0);
+    return;
+  }
+  const int32_t proposed = s.appended + s.drafted;
+  const int32_t after = before + v.count;
+  if (!v.survive) sequence.tok[after - 1] = v.tokens[v.count - 1];
+  s.committed = after;
+  s.tail = v.survive ? static_cast<int32_t>(s.drafted) : 1;
+  s.draft_kv = min_i32(s.draft_end, v.survive ? after - 1 + s.tail : after - 1);
+  s.drafted = 0;
+  s.appended = 0;
+  s.stop = v.stop;
+  write_log(sequence, v, before, proposed);
+}
+
+}  // namespace specrt

@@ -1,0 +1,38 @@
+// An engine loaded on a backend: weights in place, activations allocated, steps enqueued.
+// A model belongs to one stream at a time, because its activations are shared by its steps.
+#pragma once
+
+#include <memory>
+
+#include "engine/engine.h"
+
+namespace specrt {
+
+class Model {
+ public:
+  // Throws specrt::Error when the device cannot hold weights or activations.
+  Model(std::shared_ptr<const Engine> engine, Backend& backend);
+
+  // Enqueues one forward of the rows that the segments' spans name; nothing waits.
+  void enqueue_step(Stream& stream, const StepRows& rows, Head head);
+
+  // Logits of the last step, (kMaxStepRows, vocab) f32, row as in StepRows.
+  RowsView logits() const { return logits_view(plan(), memory_); }
+
+  // Zeroed KV cache of one sequence.
+  Buffer make_kv() const;
+
+  const Plan& plan() const { return engine_->plan(); }
+  Backend& backend() const { return backend_; }
+  int32_t vocab() const { return plan().header.vocab; }
+  int32_t context() const { return plan().header.context; }
+
+ private:
+  std::shared_ptr<const Engine> engine_;
+  Backend& backend_;
+  Buffer weights_;
+  Buffer arena_;
+  PlanMemory memory_;
+};
+
+}  // namespace specrt

@@ -1,0 +1,297 @@
+#include "engine/plan.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace specrt {
+namespace {
+
+using format::OpKind;
+using format::OpRecord;
+
+RowsView view_of(const Plan& plan, const PlanMemory& memory, int32_t id) {
+  const format::BufferRecord& buffer = plan.buffers[static_cast<size_t>(id)];
+  const auto dtype = static_cast<DType>(buffer.dtype);
+  return {.data = memory.arena + static_cast<int64_t>(buffer.offset) * memory.arena_rows,
+          .dtype = dtype,
+          .cols = buffer.cols,
+          .stride = padded_row_bytes(dtype, buffer.cols)};
+}
+
+Weight weight_of(const Plan& plan, const PlanMemory& memory, int32_t id) {
+  const format::TensorRecord& tensor = plan.tensors[static_cast<size_t>(id)];
+  return {.data = memory.weights + tensor.offset,
+          .dtype = static_cast<DType>(tensor.dtype),
+          .layout = static_cast<Layout>(tensor.layout),
+          .rows = tensor.rows,
+          .cols = tensor.cols};
+}
+
+KvLayer kv_layer(const Plan& plan, int32_t id) {
+  KvLayer layer;
+  int64_t offset = 0;
+  for (int32_t i = 0; i <= id; ++i) {
+    const format::KvRecord& record = plan.kv[static_cast<size_t>(i)];
+    layer = {.key_offset = offset,
+             .value_offset = 0,
+             .kv_heads = record.kv_heads,
+             .head_dim = record.head_dim,
+             .slots = kv_slots(plan),
+             .dtype = static_cast<DType>(record.dtype)};
+    layer.value_offset = offset + kv_key_bytes(layer);
+    offset = layer.value_offset + kv_value_bytes(layer);
+  }
+  return layer;
+}
+
+// Fills the Args of one op and hands them to `visitor`: the one place that knows what the fields of
+// an OpRecord mean, shared by validation and by running.
+template <typename Visitor>
+void visit(const Plan& plan, const OpRecord& op, const PlanMemory& memory, const StepRows& rows,
+           Visitor&& visitor) {
+  const auto in = [&](int i) { return view_of(plan, memory, op.in[i]); };
+  const auto out = [&] { return view_of(plan, memory, op.out); };
+  const auto weight = [&] { return weight_of(plan, memory, op.tensor); };
+  const auto floats = [&] { return reinterpret_cast<const float*>(weight().data); };
+  switch (op.kind) {
+    case OpKind::embed:
+      visitor(EmbedArgs{.rows = rows, .table = weight(), .out = out()});
+      return;
+    case OpKind::rope_angles:
+      visitor(RopeAnglesArgs{.rows = rows,
+                             .inv_freq = floats(),
+                             .half = weight().cols,
+                             .scaling = op.real[0],
+                             .out = out()});
+      return;
+    case OpKind::rms_norm:
+      visitor(RmsNormArgs{
+          .rows = rows, .x = in(0), .gain = floats(), .eps = op.real[0], .out = out()});
+      return;
+    case OpKind::linear:
+      visitor(LinearArgs{.rows = rows,
+                         .x = in(0),
+                         .w = weight(),
+                         .epilogue = static_cast<Epilogue>(op.integer[0]),
+                         .out = out()});
+      return;
+    case OpKind::rope_kv:
+      visitor(RopeKvArgs{.rows = rows,
+                         .qkv = in(0),
+                         .angles = in(1),
+                         .q = out(),
+                         .kv = kv_layer(plan, op.kv),
+                         .heads = op.integer[0]});
+      return;
+    case OpKind::attention:
+      visitor(AttentionArgs{.rows = rows,
+                            .q = in(0),
+                            .kv = kv_layer(plan, op.kv),
+                            .heads = op.integer[0],
+                            .scale = op.real[0],
+                            .out = out()});
+      return;
+  }
+  fail("unknown op kind ", static_cast<uint32_t>(op.kind));
+}
+
+struct Uses {
+  int inputs;
+  bool tensor;
+  bool kv;
+};
+
+Uses uses_of(OpKind kind) {
+  switch (kind) {
+    case OpKind::embed:
+    case OpKind::rope_angles:
+      return {0, true, false};
+    case OpKind::rms_norm:
+    case OpKind::linear:
+      return {1, true, false};
+    case OpKind::rope_kv:
+      return {2, false, true};
+    case OpKind::attention:
+      return {1, false, true};
+  }
+  fail("unknown op kind ", static_cast<uint32_t>(kind));
+}
+
+void check_id(const char* what, int32_t id, size_t count, bool used) {
+  if (used) {
+    SPECRT_CHECK(id >= 0 && static_cast<size_t>(id) < count, what, " ", id, " of ", count);
+  } else {
+    SPECRT_CHECK(id == format::kNone, "unused ", what, " is ", id);
+  }
+}
+
+// A vector that a norm or the rotary op reads as plain floats.
+void check_vector(const Plan& plan, const OpRecord& op, int32_t cols) {
+  const format::TensorRecord& tensor = plan.tensors[static_cast<size_t>(op.tensor)];
+  SPECRT_CHECK(tensor.rows == 1 && tensor.cols == cols &&
+                   static_cast<DType>(tensor.dtype) == DType::f32 &&
+                   static_cast<Layout>(tensor.layout) == Layout::row_major,
+               "tensor ", op.tensor, " must be one f32 row of ", cols);
+}
+
+void validate_op(const Plan& plan, const OpRecord& op) {
+  const Uses uses = uses_of(op.kind);
+  for (int i = 0; i < 2; ++i) check_id("input", op.in[i], plan.buffers.size(), i < uses.inputs);
+  check_id("output", op.out, plan.buffers.size(), true);
+  check_id("tensor", op.tensor, plan.tensors.size(), uses.tensor);
+  check_id("kv layer", op.kv, plan.kv.size(), uses.kv);
+  const int32_t out_cols = plan.buffers[static_cast<size_t>(op.out)].cols;
+  if (op.kind == OpKind::rms_norm) {
+    check_vector(plan, op, plan.buffers[static_cast<size_t>(op.in[0])].cols);
+  }
+  if (op.kind == OpKind::rope_angles) check_vector(plan, op, out_cols / 2);
+  if (op.kind == OpKind::embed) {
+    const int32_t rows = plan.tensors[static_cast<size_t>(op.tensor)].rows;
+    SPECRT_CHECK(rows >= plan.header.vocab, "the embedding has ", rows, " rows for a vocabulary of ",
+                 plan.header.vocab);
+  }
+  StepRows rows;
+  rows.segment_count = 1;
+  rows.capacity = kMaxStepRows;
+  visit(plan, op, PlanMemory{}, rows, [](const auto& args) { check(args); });
+}
+
+void validate_tensor(const Plan& plan, const format::TensorRecord& tensor) {
+  const format::FileHeader& header = plan.header;
+  SPECRT_CHECK(is_valid(static_cast<DType>(tensor.dtype)), "unknown dtype ", tensor.dtype);
+  SPECRT_CHECK(tensor.layout <= static_cast<uint32_t>(Layout::panels16), "unknown layout ",
+               tensor.layout);
+  SPECRT_CHECK(tensor.rows >= 1 && tensor.rows <= format::kMaxVocab && tensor.cols >= 1 &&
+                   tensor.cols <= format::kMaxDim,
+               "shape ", tensor.rows, " x ", tensor.cols);
+  const auto bytes =
+      static_cast<uint64_t>(weight_bytes(static_cast<DType>(tensor.dtype),
+                                         static_cast<Layout>(tensor.layout), tensor.rows, tensor.cols));
+  SPECRT_CHECK(tensor.bytes == bytes, tensor.bytes, " bytes where its shape needs ", bytes);
+  SPECRT_CHECK(tensor.offset % 64 == 0 && tensor.offset >= header.weights_begin &&
+                   tensor.offset <= header.file_bytes && bytes <= header.file_bytes - tensor.offset,
+               "bytes [", tensor.offset, ", +", bytes, ") outside of the weights");
+}
+
+void validate_header(const Plan& plan) {
+  const format::FileHeader& header = plan.header;
+  SPECRT_CHECK(is_valid(static_cast<DType>(header.dtype)), "unknown weight dtype ", header.dtype);
+  SPECRT_CHECK(header.vocab >= 1 && header.vocab <= format::kMaxVocab, "vocabulary of ",
+               header.vocab);
+  SPECRT_CHECK(header.context >= 2 && header.context <= format::kMaxContext, "context of ",
+               header.context);
+  SPECRT_CHECK(header.eos_count >= 0 && header.eos_count <= kMaxEos, header.eos_count,
+               " end-of-sequence tokens");
+  for (int32_t i = 0; i < header.eos_count; ++i) {
+    SPECRT_CHECK(header.eos[i] >= 0 && header.eos[i] < header.vocab, "end-of-sequence token ",
+                 header.eos[i]);
+  }
+  SPECRT_CHECK(header.head_begin >= 0 && static_cast<size_t>(header.head_begin) <= plan.ops.size(),
+               "head begins at op ", header.head_begin);
+  check_id("logits buffer", header.logits_buffer, plan.buffers.size(), true);
+  const format::BufferRecord& logits = plan.buffers[static_cast<size_t>(header.logits_buffer)];
+  SPECRT_CHECK(static_cast<DType>(logits.dtype) == DType::f32 && logits.cols == header.vocab,
+               "the logits buffer is not f32 of the vocabulary's size");
+}
+
+constexpr int64_t kMaxBytes = int64_t{1} << 46;
+
+template <typename Records, typename Check>
+void each(const char* what, const Records& records, Check&& check_record) {
+  for (size_t i = 0; i < records.size(); ++i) {
+    try {
+      check_record(records[i]);
+    } catch (const Error& error) {
+      fail("engine ", what, " ", i, ": ", error.what());
+    }
+  }
+}
+
+}  // namespace
+
+int64_t arena_row_bytes(const Plan& plan) {
+  int64_t bytes = 0;
+  for (const format::BufferRecord& buffer : plan.buffers) {
+    bytes = std::max(bytes, static_cast<int64_t>(buffer.offset) +
+                                padded_row_bytes(static_cast<DType>(buffer.dtype), buffer.cols));
+  }
+  return bytes;
+}
+
+int32_t kv_slots(const Plan& plan) {
+  const int32_t slots = plan.header.context + kMaxStepRows;
+  return (slots + kKvBlock - 1) / kKvBlock * kKvBlock;
+}
+
+int64_t kv_bytes(const Plan& plan) {
+  if (plan.kv.empty()) return 0;
+  const KvLayer last = kv_layer(plan, static_cast<int32_t>(plan.kv.size()) - 1);
+  return last.value_offset + kv_value_bytes(last);
+}
+
+int64_t step_weight_bytes(const Plan& plan) {
+  int64_t bytes = 0;
+  for (const OpRecord& op : plan.ops) {
+    if (op.kind == OpKind::embed || op.tensor == format::kNone) continue;
+    bytes += static_cast<int64_t>(plan.tensors[static_cast<size_t>(op.tensor)].bytes);
+  }
+  return bytes;
+}
+
+void validate(const Plan& plan) {
+  validate_header(plan);
+  each("tensor", plan.tensors,
+       [&](const format::TensorRecord& tensor) { validate_tensor(plan, tensor); });
+  each("buffer", plan.buffers, [](const format::BufferRecord& buffer) {
+    SPECRT_CHECK(is_valid(static_cast<DType>(buffer.dtype)), "unknown dtype ", buffer.dtype);
+    SPECRT_CHECK(buffer.cols >= 1 && buffer.cols <= format::kMaxVocab, buffer.cols, " columns");
+    SPECRT_CHECK(buffer.offset % kRowAlignment == 0 && buffer.offset < (uint64_t{1} << 32),
+                 "offset ", buffer.offset);
+  });
+  int64_t kv_total = 0;
+  each("kv layer", plan.kv, [&](const format::KvRecord& record) {
+    SPECRT_CHECK(is_valid(static_cast<DType>(record.dtype)), "unknown dtype ", record.dtype);
+    SPECRT_CHECK(record.kv_heads >= 1 && record.head_dim >= 2 && record.head_dim <= kMaxHeadDim &&
+                     record.head_dim % 2 == 0 &&
+                     record.kv_heads <= format::kMaxDim / record.head_dim,
+                 record.kv_heads, " heads of ", record.head_dim);
+    kv_total += 8LL * record.kv_heads * record.head_dim * kv_slots(plan);
+    SPECRT_CHECK(kv_total <= kMaxBytes, "a KV cache of ", kv_total, " bytes");
+  });
+  each("op", plan.ops, [&](const OpRecord& op) { validate_op(plan, op); });
+}
+
+RowsView logits_view(const Plan& plan, const PlanMemory& memory) {
+  return view_of(plan, memory, plan.header.logits_buffer);
+}
+
+namespace {
+
+struct Enqueue {
+  Backend& backend;
+  Stream& stream;
+
+  void operator()(const EmbedArgs& args) const { backend.embed(stream, args); }
+  void operator()(const RopeAnglesArgs& args) const { backend.rope_angles(stream, args); }
+  void operator()(const RmsNormArgs& args) const { backend.rms_norm(stream, args); }
+  void operator()(const LinearArgs& args) const { backend.linear(stream, args); }
+  void operator()(const RopeKvArgs& args) const { backend.rope_kv(stream, args); }
+  void operator()(const AttentionArgs& args) const { backend.attention(stream, args); }
+};
+
+}  // namespace
+
+void run(const Plan& plan, const PlanMemory& memory, const StepRows& rows, Head head,
+         Backend& backend, Stream& stream) {
+  const Enqueue enqueue{backend, stream};
+  const auto head_begin = static_cast<size_t>(plan.header.head_begin);
+  const size_t end = head == Head::none ? head_begin : plan.ops.size();
+  StepRows selected = rows;
+  for (size_t i = 0; i < end; ++i) {
+    if (i >= head_begin && head == Head::last) selected.select = RowSelect::last;
+    visit(plan, plan.ops[i], memory, selected, enqueue);
+  }
+}
+
+}  // namespace specrt

@@ -1,0 +1,59 @@
+// The plan of an engine: its list of ops as data, and how it is run.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "device/backend.h"
+#include "engine/format.h"
+
+namespace specrt {
+
+struct Plan {
+  format::FileHeader header{};
+  std::vector<format::TensorRecord> tensors;
+  std::vector<format::BufferRecord> buffers;
+  std::vector<format::KvRecord> kv;
+  std::vector<format::OpRecord> ops;
+  std::string meta;  // JSON for people
+};
+
+// Bytes of activations for each row of capacity.
+int64_t arena_row_bytes(const Plan& plan);
+
+// Slots of a KV cache: every position plus one step's rows behind them, in whole key blocks.
+int32_t kv_slots(const Plan& plan);
+
+// Bytes of one sequence's KV cache, all layers.
+int64_t kv_bytes(const Plan& plan);
+
+// Bytes of weights that one step reads, its head included; embedding rows are not counted.
+int64_t step_weight_bytes(const Plan& plan);
+
+// Checks every number of the plan: ids, dtypes, shapes, the bounds of tensors and buffers. Throws
+// specrt::Error that names the record. A plan that passes can be run with any rows from cells.
+void validate(const Plan& plan);
+
+// Where the plan's memory lies for one model.
+struct PlanMemory {
+  const std::byte* weights = nullptr;  // byte 0 of the engine file
+  std::byte* arena = nullptr;          // arena_row_bytes(plan) * arena_rows
+  int32_t arena_rows = 0;
+};
+
+enum class Head {
+  none,  // fill the KV cache only (prompt chunks)
+  last,  // logits of the last row of every segment
+  all,
+};
+
+// Enqueues one step: every op of the plan in order. `rows.select` is set by `head`.
+void run(const Plan& plan, const PlanMemory& memory, const StepRows& rows, Head head,
+         Backend& backend, Stream& stream);
+
+// The logits view of the plan's head.
+RowsView logits_view(const Plan& plan, const PlanMemory& memory);
+
+}  // namespace specrt

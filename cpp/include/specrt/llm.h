@@ -1,0 +1,58 @@
+// The C++ API: load a target engine, with a drafter if there is one, and generate.
+//
+//   specrt::LLM llm({.target = "bundle/target.engine", .drafter = "bundle/drafters/draft.engine",
+//                    .num_speculative_tokens = 4});
+//   specrt::Completion out = llm.generate(prompt_ids, {.temperature = 0, .max_tokens = 64});
+//
+// Errors are specrt::Error (base/error.h): kind `argument` for what the caller passed.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "specrt/types.h"
+
+namespace specrt {
+
+struct LLMOptions {
+  std::string target;               // path of an engine
+  std::string drafter;              // path of an engine; empty: autoregressive
+  int32_t num_speculative_tokens = 0;  // drafted tokens in a round, 0 .. 63
+  int32_t threads = 0;              // cores to use; 0: all that the process may run on
+  int32_t run_ahead = 1;            // rounds enqueued before an earlier verdict is read, 0 .. 8
+  std::string isa;                  // empty: the best of this machine; else one of cpu_isas()
+};
+
+enum class EngineRole { target, drafter };
+
+class LLM {
+ public:
+  explicit LLM(const LLMOptions& options);
+  ~LLM();
+  LLM(LLM&&) noexcept;
+
+  // Blocks. `on_tokens` is called on this thread with the tokens of every round, and with none now
+  // and then while a long prompt is read; returning false cancels within run_ahead + 1 rounds.
+  // Safe to call from several threads: calls run one after another.
+  Completion generate(std::span<const int32_t> prompt, const SamplingParams& params,
+                      const std::function<bool(std::span<const int32_t>)>& on_tokens = {});
+
+  // Milliseconds of `repeats` single steps with `rows` rows behind `cached` positions.
+  std::vector<double> time_steps(EngineRole role, int32_t rows, int32_t cached, int32_t repeats);
+
+  // Logits (tokens, vocab) of given tokens, fed in steps of `rows`; row i is for token i + 1.
+  std::vector<float> logits(EngineRole role, std::span<const int32_t> tokens, int32_t rows = 64);
+
+  int32_t vocab() const;
+  int32_t context() const;      // most positions of a sequence, prompt included
+  std::string backend() const;  // for example "cpu:avx512bf16"
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace specrt

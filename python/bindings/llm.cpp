@@ -1,0 +1,124 @@
+// The LLM class of the extension. Python signals are looked at after every round.
+#include "specrt/llm.h"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/function.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings.h"
+#include "cpu/cpu_backend.h"
+
+namespace nb = nanobind;
+
+namespace specrt::bindings {
+namespace {
+
+using Callback = std::optional<std::function<bool(std::vector<int32_t>)>>;
+
+// Runs without the GIL; takes it for the signals and the callback of each round. What Python raises
+// there cancels the request and is raised again at the end.
+Completion generate(LLM& llm, const std::vector<int32_t>& prompt, const SamplingParams& params,
+                    const Callback& on_tokens) {
+  std::exception_ptr raised;
+  const auto forward = [&](std::span<const int32_t> tokens) {
+    const nb::gil_scoped_acquire gil;
+    try {
+      if (PyErr_CheckSignals() != 0) throw nb::python_error();
+      return !on_tokens || (*on_tokens)({tokens.begin(), tokens.end()});
+    } catch (...) {
+      raised = std::current_exception();
+      return false;
+    }
+  };
+  Completion completion;
+  {
+    const nb::gil_scoped_release release;
+    completion = llm.generate(prompt, params, forward);
+  }
+  if (raised) std::rethrow_exception(raised);
+  return completion;
+}
+
+using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+
+Logits logits(LLM& llm, EngineRole role, const std::vector<int32_t>& tokens, int32_t rows) {
+  auto values = std::make_unique<std::vector<float>>();
+  {
+    const nb::gil_scoped_release release;
+    *values = llm.logits(role, tokens, rows);
+  }
+  float* data = values->data();
+  const nb::capsule owner(values.release(), [](void* pointer) noexcept {
+    delete static_cast<std::vector<float>*>(pointer);
+  });
+  return Logits(data, {tokens.size(), static_cast<size_t>(llm.vocab())}, owner);
+}
+
+void init_types(nb::module_& module) {
+  nb::class_<SamplingParams>(module, "SamplingParams")
+      .def(nb::init<>())
+      .def_rw("temperature", &SamplingParams::temperature)
+      .def_rw("top_k", &SamplingParams::top_k)
+      .def_rw("top_p", &SamplingParams::top_p)
+      .def_rw("min_p", &SamplingParams::min_p)
+      .def_rw("max_tokens", &SamplingParams::max_tokens)
+      .def_rw("seed", &SamplingParams::seed, nb::arg().none())
+      .def_rw("ignore_eos", &SamplingParams::ignore_eos)
+      .def_rw("stop_token_ids", &SamplingParams::stop_token_ids);
+  nb::enum_<FinishReason>(module, "FinishReason")
+      .value("stop", FinishReason::stop)
+      .value("length", FinishReason::length)
+      .value("cancelled", FinishReason::cancelled);
+  nb::class_<RoundRecord>(module, "RoundRecord")
+      .def_ro("drafted", &RoundRecord::drafted)
+      .def_ro("accepted", &RoundRecord::accepted)
+      .def_ro("committed", &RoundRecord::committed);
+  nb::class_<GenerationMetrics>(module, "GenerationMetrics")
+      .def_ro("prompt_tokens", &GenerationMetrics::prompt_tokens)
+      .def_ro("time_to_first_token", &GenerationMetrics::time_to_first_token)
+      .def_ro("total_time", &GenerationMetrics::total_time)
+      .def_ro("rounds", &GenerationMetrics::rounds);
+  nb::class_<Completion>(module, "Completion")
+      .def_ro("token_ids", &Completion::token_ids)
+      .def_ro("finish_reason", &Completion::finish_reason)
+      .def_ro("seed", &Completion::seed)
+      .def_ro("metrics", &Completion::metrics);
+  nb::enum_<EngineRole>(module, "EngineRole")
+      .value("target", EngineRole::target)
+      .value("drafter", EngineRole::drafter);
+}
+
+}  // namespace
+
+void init_llm(nb::module_& module) {
+  init_types(module);
+  nb::class_<LLM>(module, "LLM")
+      .def(
+          "__init__",
+          [](LLM* self, std::string target, std::string drafter, int32_t num_speculative_tokens,
+             int32_t threads, int32_t run_ahead, std::string isa) {
+            new (self) LLM({.target = std::move(target),
+                            .drafter = std::move(drafter),
+                            .num_speculative_tokens = num_speculative_tokens,
+                            .threads = threads,
+                            .run_ahead = run_ahead,
+                            .isa = std::move(isa)});
+          },
+          nb::arg("target"), nb::arg("drafter") = "", nb::arg("num_speculative_tokens") = 0,
+          nb::arg("threads") = 0, nb::arg("run_ahead") = 1, nb::arg("isa") = "",
+          nb::call_guard<nb::gil_scoped_release>())
+      .def("generate", &generate, nb::arg("prompt"), nb::arg("params"),
+           nb::arg("on_tokens") = nb::none())
+      .def("time_steps", &LLM::time_steps, nb::arg("role"), nb::arg("rows"), nb::arg("cached"),
+           nb::arg("repeats"), nb::call_guard<nb::gil_scoped_release>())
+      .def("logits", &logits, nb::arg("role"), nb::arg("tokens"), nb::arg("rows") = 64)
+      .def_prop_ro("vocab", &LLM::vocab)
+      .def_prop_ro("context", &LLM::context)
+      .def_prop_ro("backend", &LLM::backend);
+  module.def("cpu_isas", &cpu_isas, "Instruction sets that this machine can run, best first.");
+}
+
+}  // namespace specrt::bindings

@@ -1,0 +1,45 @@
+"""Lossless speculative decoding for large language models in a compiled runtime.
+
+    import specrt
+
+    llm = specrt.LLM("bundle")
+    [out] = llm.generate("Write a haiku.", specrt.SamplingParams(temperature=0, max_tokens=64))
+    print(out.text)
+
+`specrt.build` compiles a Hugging Face checkpoint into a bundle.
+"""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from specrt._core import Error
+from specrt.llm import LLM
+from specrt.outputs import RequestMetrics, RequestOutput, SpeculativeMetrics, StreamChunk
+from specrt.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from specrt.build import build
+
+__version__ = version("specrt")
+
+__all__ = [
+    "LLM",
+    "Error",
+    "RequestMetrics",
+    "RequestOutput",
+    "SamplingParams",
+    "SpeculativeMetrics",
+    "StreamChunk",
+    "build",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`specrt.build` is imported when it is first used, so that generating stays light."""
+    if name == "build":
+        # The function takes the place of the package of the same name as an attribute.
+        from specrt.build import build
+
+        globals()["build"] = build
+        return build
+    raise AttributeError(f"module 'specrt' has no attribute {name!r}")

@@ -1,0 +1,68 @@
+"""A bundle on disk: a target engine, its drafters, tokenizer and manifest."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from specrt._core import Error
+
+MANIFEST = "manifest.json"
+_MAX_MANIFEST_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The folder `path`; `open_bundle` checks it."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def target_engine(self) -> Path:
+        """The target's engine file."""
+        return self.path / "target.engine"
+
+    @cached_property
+    def drafters(self) -> dict[str, Path]:
+        """Engine files of the drafters by name."""
+        return {file.stem: file for file in sorted((self.path / "drafters").glob("*.engine"))}
+
+    @property
+    def has_draft(self) -> bool:
+        """Whether a draft model is there."""
+        return "draft" in self.drafters
+
+    @property
+    def curves(self) -> dict[str, Any] | None:
+        """Step times measured on some machine, or None before `specrt tune`."""
+        curves = self.manifest.get("curves")
+        return curves if isinstance(curves, dict) else None
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Opens the bundle folder `path`.
+
+    Raises:
+        Error: it is not a bundle, or its manifest cannot be read.
+    """
+    folder = Path(path)
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise Error(
+            f"{folder} is not a specrt bundle (it has no {MANIFEST}); "
+            f"build one with: specrt build MODEL -o {folder}"
+        )
+    if manifest.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise Error(f"{manifest} is larger than a manifest can be")
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Error(f"cannot read {manifest}: {error}") from None
+    if not isinstance(content, dict):
+        raise Error(f"{manifest} does not hold a JSON object")
+    bundle = Bundle(folder, content)
+    if not bundle.target_engine.is_file():
+        raise Error(f"{bundle.target_engine} is missing; build the bundle again")
+    return bundle

@@ -1,0 +1,174 @@
+"""Generating text with a bundle."""
+
+import os
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from specrt import _core
+from specrt.bundle import Bundle, open_bundle
+from specrt.methods import MethodChoice, choose_method
+from specrt.outputs import RequestOutput, StreamChunk, output_of
+from specrt.sampling_params import SamplingParams
+from specrt.tokenizer import IncrementalDecoder, Tokenizer
+
+Prompt = str | Sequence[int]
+
+
+class LLM:
+    """A model ready to generate.
+
+    Args:
+        bundle: folder made by `specrt build`, or "demo" for the packaged models.
+        method: "auto", "autoregressive" or "speculative". The output is the same with each.
+        num_speculative_tokens: tokens drafted in a round, 1 to 63; None takes what the measured
+            step times favour.
+        speculative_config: the two arguments above as vLLM spells them, for example
+            {"method": "draft_model", "num_speculative_tokens": 4}.
+        threads: cores to use; None takes all that the process may run on.
+        isa: instruction set to use instead of the best one, for tests.
+        run_ahead: rounds enqueued before an earlier verdict is read, 0 to 8.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        Error: the bundle is missing, damaged or made by another version.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle,
+        method: str = "auto",
+        num_speculative_tokens: int | None = None,
+        speculative_config: Mapping[str, object] | None = None,
+        threads: int | None = None,
+        *,
+        isa: str = "",
+        run_ahead: int = 1,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else _open(bundle)
+        cores = len(os.sched_getaffinity(0))
+        if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= 1024):
+            raise ValueError(f"threads must be in [1, 1024], not {threads!r}")
+        self.threads = threads or cores
+        choice = choose_method(self.bundle, method, num_speculative_tokens, speculative_config)
+        self._choice: MethodChoice = choice
+        self.tokenizer = Tokenizer(self.bundle.path)
+        drafter = self.bundle.drafters["draft"] if choice.num_speculative_tokens else ""
+        self.core = _core.LLM(
+            target=str(self.bundle.target_engine),
+            drafter=str(drafter),
+            num_speculative_tokens=choice.num_speculative_tokens,
+            threads=self.threads,
+            run_ahead=run_ahead,
+            isa=isa,
+        )
+
+    @property
+    def method(self) -> str:
+        """The method in effect; "auto" has been resolved."""
+        return self._choice.method
+
+    @property
+    def num_speculative_tokens(self) -> int:
+        """Tokens drafted in a round at most; 0 for autoregressive decoding."""
+        return self._choice.num_speculative_tokens
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | None = None,
+    ) -> list[RequestOutput]:
+        """Completes every prompt, one after another; Ctrl-C cancels.
+
+        Args:
+            prompts: a text, token ids, or a sequence of these.
+            sampling_params: the same for all prompts; None for the defaults.
+
+        Returns:
+            One output for each prompt, in order.
+
+        Raises:
+            ValueError: a prompt is empty, longer than the context, or holds unknown tokens.
+            Error: the runtime failed; the next call starts afresh.
+        """
+        params = sampling_params or SamplingParams()
+        return [self._complete(self._token_ids(prompt), params) for prompt in _as_list(prompts)]
+
+    def stream(
+        self, prompt: Prompt, sampling_params: SamplingParams | None = None
+    ) -> Iterator[StreamChunk]:
+        """Completes one prompt and yields what every round adds; the texts joined are the whole.
+
+        Closing the iterator, or leaving its loop, cancels the request.
+
+        Raises:
+            As `generate`, from the iterator.
+        """
+        params = sampling_params or SamplingParams()
+        prompt_ids = self._token_ids(prompt)
+        return self._stream(prompt_ids, params)
+
+    def _token_ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        return [int(token) for token in prompt]
+
+    def _complete(self, prompt_ids: list[int], params: SamplingParams) -> RequestOutput:
+        completion = self.core.generate(prompt_ids, params.to_core())
+        text = self.tokenizer.decode(completion.token_ids)
+        return output_of(completion, text, prompt_ids, self.method)
+
+    def _stream(self, prompt_ids: list[int], params: SamplingParams) -> Iterator[StreamChunk]:
+        arrived: queue.SimpleQueue[list[int] | _core.Completion | BaseException] = (
+            queue.SimpleQueue()
+        )
+        wanted = threading.Event()
+        wanted.set()
+
+        def on_tokens(token_ids: list[int]) -> bool:
+            if token_ids:
+                arrived.put(token_ids)
+            return wanted.is_set()
+
+        def work() -> None:
+            try:
+                arrived.put(self.core.generate(prompt_ids, params.to_core(), on_tokens))
+            except BaseException as error:
+                arrived.put(error)
+
+        worker = threading.Thread(target=work, name="specrt-stream", daemon=True)
+        worker.start()
+        decoder = IncrementalDecoder(self.tokenizer)
+        try:
+            while True:
+                item = arrived.get()
+                if isinstance(item, BaseException):
+                    raise item
+                if isinstance(item, _core.Completion):
+                    text = self.tokenizer.decode(item.token_ids)
+                    output = output_of(item, text, prompt_ids, self.method)
+                    yield StreamChunk(decoder.flush(), [], output.finish_reason, output)
+                    return
+                yield StreamChunk(decoder.push(item), item)
+        finally:
+            wanted.clear()
+            worker.join()
+
+
+def _open(bundle: str | Path) -> Bundle:
+    if str(bundle) == "demo":
+        from specrt.demo import bundle_path
+
+        return open_bundle(bundle_path())
+    return open_bundle(bundle)
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """A single prompt becomes a list of one."""
+    if isinstance(prompts, str):
+        return [prompts]
+    items = list(prompts)
+    if items and all(isinstance(item, int) for item in items):
+        return [items]  # type: ignore[list-item]
+    return items  # type: ignore[arg-type]

@@ -1,0 +1,146 @@
+"""What a generation returns. Times are in milliseconds, measured on the host."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from specrt import _core
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class Round(NamedTuple):
+    """One decoding round: one step of the target model."""
+
+    drafted: int
+    accepted: int
+    committed: int
+
+
+@dataclass(frozen=True)
+class SpeculativeMetrics:
+    """How well drafting went; the names are vLLM's.
+
+    Attributes:
+        num_spec_steps: target steps, the one of the prompt not counted.
+        num_draft_tokens: tokens proposed.
+        num_accepted_draft_tokens: of those, accepted.
+        accepted_at_position: steps in which the draft held at least up to this position (from 0).
+        mean_acceptance_length: tokens committed in a target step, bonus included.
+    """
+
+    num_spec_steps: int
+    num_draft_tokens: int
+    num_accepted_draft_tokens: int
+    accepted_at_position: list[int]
+    mean_acceptance_length: float
+
+    @property
+    def draft_acceptance_rate(self) -> float:
+        """Accepted / drafted; 0 if nothing was drafted."""
+        if self.num_draft_tokens == 0:
+            return 0.0
+        return self.num_accepted_draft_tokens / self.num_draft_tokens
+
+
+@dataclass(frozen=True)
+class RequestMetrics:
+    """Counts and times of one completion."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    ttft_ms: float
+    total_ms: float
+    rounds: list[Round]
+
+    @property
+    def tpot_ms(self) -> float:
+        """Time per output token after the first."""
+        if self.completion_tokens < 2:
+            return 0.0
+        return (self.total_ms - self.ttft_ms) / (self.completion_tokens - 1)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding rate, the prompt and the first token left out."""
+        return 1000.0 / self.tpot_ms if self.tpot_ms > 0 else 0.0
+
+    @cached_property
+    def speculative_decoding(self) -> SpeculativeMetrics | None:
+        """None if nothing was drafted."""
+        drafted = sum(r.drafted for r in self.rounds)
+        if drafted == 0:
+            return None
+        longest = max(r.drafted for r in self.rounds)
+        return SpeculativeMetrics(
+            num_spec_steps=len(self.rounds),
+            num_draft_tokens=drafted,
+            num_accepted_draft_tokens=sum(r.accepted for r in self.rounds),
+            accepted_at_position=[
+                sum(r.accepted > position for r in self.rounds) for position in range(longest)
+            ],
+            mean_acceptance_length=sum(r.committed for r in self.rounds) / len(self.rounds),
+        )
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """One completion.
+
+    Attributes:
+        text: the completion, special tokens left out.
+        token_ids: the completion; an end-of-sequence or stop token is its last.
+        prompt_token_ids: what was fed.
+        finish_reason: "stop" (end-of-sequence or stop token), "length" (max_tokens or the end of
+            the context) or "cancelled".
+        seed: of the sampling; with it the completion can be repeated.
+        method: the decoding method that was in effect.
+        metrics: counts and times.
+    """
+
+    text: str
+    token_ids: list[int]
+    prompt_token_ids: list[int]
+    finish_reason: FinishReason
+    seed: int
+    method: str
+    metrics: RequestMetrics
+
+
+@dataclass(frozen=True)
+class StreamChunk:
+    """What a round added; `output` is the whole completion in the last chunk, else None."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason | None = None
+    output: RequestOutput | None = None
+
+
+_FINISH_REASONS: dict[_core.FinishReason, FinishReason] = {
+    _core.FinishReason.stop: "stop",
+    _core.FinishReason.length: "length",
+    _core.FinishReason.cancelled: "cancelled",
+}
+
+
+def output_of(
+    completion: _core.Completion, text: str, prompt_token_ids: list[int], method: str
+) -> RequestOutput:
+    """Turns a completion of the runtime into what the user gets."""
+    times = completion.metrics
+    return RequestOutput(
+        text=text,
+        token_ids=completion.token_ids,
+        prompt_token_ids=prompt_token_ids,
+        finish_reason=_FINISH_REASONS[completion.finish_reason],
+        seed=completion.seed,
+        method=method,
+        metrics=RequestMetrics(
+            prompt_tokens=times.prompt_tokens,
+            completion_tokens=len(completion.token_ids),
+            ttft_ms=1000.0 * times.time_to_first_token,
+            total_ms=1000.0 * times.total_time,
+            rounds=[Round(r.drafted, r.accepted, r.committed) for r in times.rounds],
+        ),
+    )
