@@ -45,8 +45,7 @@ int available_cores() {
 }
 
 size_t machine_memory() {
-  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) *
-         static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
+  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
 }
 
 CpuStream& own_stream(Stream& stream) {
@@ -75,7 +74,8 @@ class CpuBackend : public Backend {
     SPECRT_CHECK(bytes <= machine_memory(), "this machine cannot hold ", bytes, " bytes");
     void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     SPECRT_CHECK(data != MAP_FAILED, "cannot allocate ", bytes, " bytes");
-    return {static_cast<std::byte*>(data), bytes, [](std::byte* p, size_t size) { munmap(p, size); }};
+    return {static_cast<std::byte*>(data), bytes,
+            [](std::byte* p, size_t size) { munmap(p, size); }};
   }
 
   Buffer alloc_shared(size_t bytes) override { return alloc(bytes); }
@@ -118,6 +118,9 @@ class CpuBackend : public Backend {
   void pick_draft(Stream& stream, const PickDraftArgs& args) override { checked(stream, args); }
   void judge(Stream& stream, const JudgeArgs& args) override { checked(stream, args); }
 
+  void copy_to_host(Stream& stream, const CopyToHostArgs& args) override {
+    own_stream(stream).enqueue(args);
+  }
   void feed_prompt(Stream& stream, const FeedPromptArgs& args) override {
     CpuStream& own = own_stream(stream);
     SPECRT_CHECK(!own.is_recording(), "feed_prompt: host constants cannot be recorded");

@@ -11,7 +11,7 @@
 namespace specrt {
 
 struct CpuOptions {
-  int threads = 0;      // cores that all streams share out; 0: those of the affinity mask
+  int threads = 0;       // cores that all streams share out; 0: those of the affinity mask
   std::string isa = "";  // one of cpu_isas(); empty: SPECRT_CPU_ISA if set, else the best
 };
 

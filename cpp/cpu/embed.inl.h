@@ -19,7 +19,8 @@ inline void embed_panels(const Weight& table, int32_t token, float* out) {
   const std::byte* line = table.data + token / kPanelRows * panel_bytes(table.dtype, table.cols) +
                           token % kPanelRows * 4;
   if (table.dtype == DType::f32) {
-    for (int32_t k = 0; k < table.cols; ++k) out[k] = std::bit_cast<float>(load_word(line + k * 64));
+    for (int32_t k = 0; k < table.cols; ++k)
+      out[k] = std::bit_cast<float>(load_word(line + k * 64));
     return;
   }
   for (int32_t k = 0; k < table.cols; ++k) {

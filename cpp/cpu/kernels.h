@@ -13,13 +13,13 @@ namespace specrt::cpu {
 
 // One existing row of a step, as read from cells when the op runs.
 struct Row {
-  int32_t row;       // index in every activation
+  int32_t row;  // index in every activation
   int32_t segment;
   int32_t position;
-  int32_t base;      // length of the cached prefix
-  int32_t slot;      // KV slot of this row
+  int32_t base;  // length of the cached prefix
+  int32_t slot;  // KV slot of this row
   int32_t token;
-  uint64_t sees;     // bits of the new rows that this row sees; bit j stands for slot base + j
+  uint64_t sees;  // bits of the new rows that this row sees; bit j stands for slot base + j
 };
 
 struct RowList {

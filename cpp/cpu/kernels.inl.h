@@ -5,17 +5,18 @@
 
 namespace {
 #include "cpu/simd.h"
+}  // namespace
 
-#include "cpu/embed.inl.h"
-#include "cpu/rope_angles.inl.h"
-#include "cpu/rms_norm.inl.h"
-#include "cpu/linear.inl.h"
-#include "cpu/rope_kv.inl.h"
+namespace {
 #include "cpu/attention.inl.h"
+#include "cpu/embed.inl.h"
+#include "cpu/linear.inl.h"
 #include "cpu/noise.inl.h"
+#include "cpu/rms_norm.inl.h"
+#include "cpu/rope_angles.inl.h"
+#include "cpu/rope_kv.inl.h"
 }  // namespace
 
 const Kernels kernels = {
-    SPECRT_ISA_NAME, embed,   rope_angles, rms_norm,     linear,
-    rope_kv,         attention, argmax,    argmax_noisy,
+    kIsaName, embed, rope_angles, rms_norm, linear, rope_kv, attention, argmax, argmax_noisy,
 };

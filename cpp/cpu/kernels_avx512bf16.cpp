@@ -1,5 +1,6 @@
 // The kernels for processors with AVX-512 BF16: one instruction adds 32 products of bf16 pairs.
 #include <immintrin.h>
+
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -11,9 +12,9 @@
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors never cross the boundary of this file
 
-#define SPECRT_ISA_NAME "avx512bf16"
 #define SPECRT_AVX512BF16
 
 namespace specrt::cpu::avx512bf16 {
+constexpr const char* kIsaName = "avx512bf16";
 #include "cpu/kernels.inl.h"
 }  // namespace specrt::cpu::avx512bf16

@@ -11,9 +11,7 @@
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors never cross the boundary of this file
 
-#define SPECRT_ISA_NAME "portable"
-
-
 namespace specrt::cpu::portable {
+constexpr const char* kIsaName = "portable";
 #include "cpu/kernels.inl.h"
 }  // namespace specrt::cpu::portable

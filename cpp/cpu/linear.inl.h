@@ -17,15 +17,6 @@ struct LinearJob {
   int64_t panel_bytes;
 };
 
-template <DType kType>
-inline Vec dot_line(Vec acc, VecU w, VecU x) {
-  if constexpr (kType == DType::f32) {
-    return fma(as_floats(w), as_floats(x), acc);
-  } else {
-    return dot_pairs(acc, w, x);
-  }
-}
-
 inline Vec silu(Vec x) { return x / (exp(-x) + 1.0f); }
 
 inline void write_values(const RowsView& out, int32_t row, int32_t col, Vec values) {
@@ -90,14 +81,22 @@ using LinearTile = void (*)(const LinearJob& job, int32_t panel, int32_t first);
 template <DType kType, int kPanels>
 LinearTile linear_tile_of(int32_t rows) {
   switch (rows) {
-    case 1: return linear_tile<kType, kPanels, 1>;
-    case 2: return linear_tile<kType, kPanels, 2>;
-    case 3: return linear_tile<kType, kPanels, kPanels <= 4 ? 3 : 1>;
-    case 4: return linear_tile<kType, kPanels, kPanels <= 4 ? 4 : 1>;
-    case 5: return linear_tile<kType, kPanels, kPanels <= 2 ? 5 : 1>;
-    case 6: return linear_tile<kType, kPanels, kPanels <= 2 ? 6 : 1>;
-    case 7: return linear_tile<kType, kPanels, kPanels <= 2 ? 7 : 1>;
-    default: return linear_tile<kType, kPanels, kPanels <= 2 ? 8 : 1>;
+    case 1:
+      return linear_tile<kType, kPanels, 1>;
+    case 2:
+      return linear_tile<kType, kPanels, 2>;
+    case 3:
+      return linear_tile < kType, kPanels, kPanels <= 4 ? 3 : 1 > ;
+    case 4:
+      return linear_tile < kType, kPanels, kPanels <= 4 ? 4 : 1 > ;
+    case 5:
+      return linear_tile < kType, kPanels, kPanels <= 2 ? 5 : 1 > ;
+    case 6:
+      return linear_tile < kType, kPanels, kPanels <= 2 ? 6 : 1 > ;
+    case 7:
+      return linear_tile < kType, kPanels, kPanels <= 2 ? 7 : 1 > ;
+    default:
+      return linear_tile < kType, kPanels, kPanels <= 2 ? 8 : 1 > ;
   }
 }
 

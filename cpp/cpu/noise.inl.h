@@ -88,8 +88,8 @@ inline Vec gumbel_lanes(VecU bits) {
 inline void noise_of_64(uint64_t seed, uint32_t position, int32_t first, Vec (&noise)[4]) {
   const VecU order{0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
   const VecU block = order + static_cast<uint32_t>(first) / 4;
-  const Words w = philox_blocks(seed, splat(position),
-                                splat(static_cast<uint32_t>(Purpose::token)), block, VecU{});
+  const Words w = philox_blocks(seed, splat(position), splat(static_cast<uint32_t>(Purpose::token)),
+                                block, VecU{});
   const VecI low{0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29};
   const VecI high = low + 2;
   const VecI low_pair{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29};

@@ -1,6 +1,7 @@
 #include "cpu/ops.h"
 
 #include <array>
+#include <cstring>
 
 #include "base/error.h"
 #include "cpu/pick.h"
@@ -79,8 +80,12 @@ void run(const Kernels& kernels, const AttentionArgs& args, Team& team) {
   if (list.count > 0) kernels.attention(args, list, team);
 }
 
+void run(const Kernels&, const CopyToHostArgs& args, Team&) {
+  std::memcpy(args.host, args.device, args.bytes);
+}
+
 void run(const Kernels&, const FeedPromptArgs& args, Team&) {
-  feed_prompt(*args.sequence.cells, *args.span, args.begin, args.count);
+  feed_prompt(*args.span, args.begin, args.count);
 }
 
 void run(const Kernels&, const BeginDraftArgs& args, Team&) {
@@ -119,8 +124,9 @@ void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
   std::array<int32_t, kMaxStepRows> chosen{};
   const int64_t bytes = static_cast<int64_t>(tail) * args.vocab * sizeof(float);
   team.parallel(tail, bytes, [&](int i, int) {
-    chosen[static_cast<size_t>(i)] = pick(kernels, args.logits.row<float>(args.first_row + begin + i),
-                                          args.vocab, cells, committed + i);
+    chosen[static_cast<size_t>(i)] =
+        pick(kernels, args.logits.row<float>(args.first_row + begin + i), args.vocab, cells,
+             committed + i);
   });
   commit(args.sequence, walk_chain(cells, args.sequence.tok, [&](int32_t i, int32_t) {
            return chosen[static_cast<size_t>(i)];

@@ -11,7 +11,8 @@ inline void scale_row(const float* x, const float* gain, float factor, int32_t c
   for (; k + kLanes <= cols; k += kLanes) {
     write(k, load<Vec>(x + k) * factor * load<Vec>(gain + k), kLanes);
   }
-  if (k < cols) write(k, load_first(x + k, cols - k) * factor * load_first(gain + k, cols - k), cols - k);
+  if (k < cols)
+    write(k, load_first(x + k, cols - k) * factor * load_first(gain + k, cols - k), cols - k);
 }
 
 inline void norm_row(const RmsNormArgs& args, int32_t row) {
@@ -40,7 +41,6 @@ inline void norm_row(const RmsNormArgs& args, int32_t row) {
 
 void rms_norm(const RmsNormArgs& args, const RowList& rows, Team& team) {
   const int64_t bytes = static_cast<int64_t>(rows.count) * args.x.cols * 8;
-  team.parallel(rows.count, bytes, [&](int item, int) {
-    norm_row(args, rows.rows[static_cast<size_t>(item)].row);
-  });
+  team.parallel(rows.count, bytes,
+                [&](int item, int) { norm_row(args, rows.rows[static_cast<size_t>(item)].row); });
 }

@@ -26,7 +26,8 @@ inline void copy_values(const float* x, int32_t count, DType dtype, std::byte* o
 
 // Column `slot` of a key block: f32 words or bf16 pairs, 64 bytes apart.
 inline void put_key(const float* x, const KvLayer& kv, std::byte* keys, int32_t slot) {
-  std::byte* word = keys + slot / kKvBlock * panel_bytes(kv.dtype, kv.head_dim) + slot % kKvBlock * 4;
+  std::byte* word =
+      keys + slot / kKvBlock * panel_bytes(kv.dtype, kv.head_dim) + slot % kKvBlock * 4;
   if (kv.dtype == DType::f32) {
     for (int32_t d = 0; d < kv.head_dim; ++d) std::memcpy(word + d * 64, x + d, 4);
     return;
@@ -62,7 +63,6 @@ inline void rope_row(const RopeKvArgs& args, const Row& row) {
 
 void rope_kv(const RopeKvArgs& args, const RowList& rows, Team& team) {
   const int64_t bytes = static_cast<int64_t>(rows.count) * args.qkv.cols * 8;
-  team.parallel(rows.count, bytes, [&](int item, int) {
-    rope_row(args, rows.rows[static_cast<size_t>(item)]);
-  });
+  team.parallel(rows.count, bytes,
+                [&](int item, int) { rope_row(args, rows.rows[static_cast<size_t>(item)]); });
 }

@@ -7,6 +7,7 @@ inline constexpr int32_t kLanes = 16;
 using Vec = float __attribute__((vector_size(64)));
 using VecU = uint32_t __attribute__((vector_size(64)));
 using VecI = int32_t __attribute__((vector_size(64)));
+using Wide = uint64_t __attribute__((vector_size(64)));
 
 inline Vec splat(float value) { return Vec{} + value; }
 inline VecU splat(uint32_t value) { return VecU{} + value; }
@@ -35,9 +36,7 @@ inline Vec load_first(const float* from, int32_t count) {
 
 using Halves = uint16_t __attribute__((vector_size(32)));
 
-inline Vec widen(Halves bits) {
-  return as_floats(__builtin_convertvector(bits, VecU) << 16);
-}
+inline Vec widen(Halves bits) { return as_floats(__builtin_convertvector(bits, VecU) << 16); }
 
 // Round to nearest even, as to_bf16 does.
 inline Halves narrow(Vec v) {
@@ -53,23 +52,20 @@ inline uint32_t load_word(const std::byte* from) {
   return word;
 }
 
+// Per instruction set: fma(a, b, c) = a b + c, fused or not; dot_pairs(acc, a, b) =
+// acc + a.even b.even + a.odd b.odd for lanes that hold pairs of bf16; multiply_even(a, b), the
+// 64-bit products of the lower halves.
 #ifdef SPECRT_AVX512BF16
 
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 
-// acc + a.even * b.even + a.odd * b.odd for lanes that hold pairs of bf16.
 inline Vec dot_pairs(Vec acc, VecU a, VecU b) {
   return _mm512_dpbf16_ps(acc, std::bit_cast<__m512bh>(a), std::bit_cast<__m512bh>(b));
 }
 
-// The two halves of the 64-bit products.
-inline void multiply_wide(VecU a, uint32_t factor, VecU& high, VecU& low) {
-  const __m512i x = std::bit_cast<__m512i>(a);
-  const __m512i f = _mm512_set1_epi32(static_cast<int32_t>(factor));
-  const __m512i even = _mm512_mul_epu32(x, f);
-  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), f);
-  low = std::bit_cast<VecU>(_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)));
-  high = std::bit_cast<VecU>(_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd));
+inline Wide multiply_even(Wide a, Wide b) {
+  return std::bit_cast<Wide>(
+      _mm512_maskz_mul_epu32(0xff, std::bit_cast<__m512i>(a), std::bit_cast<__m512i>(b)));
 }
 
 #else
@@ -81,15 +77,27 @@ inline Vec dot_pairs(Vec acc, VecU a, VecU b) {
   return acc + as_floats(a & 0xffff0000u) * as_floats(b & 0xffff0000u);
 }
 
+inline Wide multiply_even(Wide a, Wide b) { return (a & 0xffffffffu) * (b & 0xffffffffu); }
+
+#endif
+
+// The halves of the 64-bit products.
 inline void multiply_wide(VecU a, uint32_t factor, VecU& high, VecU& low) {
-  using Wide = uint64_t __attribute__((vector_size(64)));
-  const Wide x = std::bit_cast<Wide>(a);
-  const Wide even = (x & 0xffffffffu) * factor, odd = (x >> 32) * factor;
+  const Wide x = std::bit_cast<Wide>(a), f = std::bit_cast<Wide>(splat(factor));
+  const Wide even = multiply_even(x, f), odd = multiply_even(x >> 32, f);
   low = std::bit_cast<VecU>((even & 0xffffffffu) | (odd << 32));
   high = std::bit_cast<VecU>((even >> 32) | (odd & 0xffffffff00000000u));
 }
 
-#endif
+// acc + w x for one line of a panel: 16 floats, or 16 pairs of bf16.
+template <DType kType>
+inline Vec dot_line(Vec acc, VecU w, VecU x) {
+  if constexpr (kType == DType::f32) {
+    return fma(as_floats(w), as_floats(x), acc);
+  } else {
+    return dot_pairs(acc, w, x);
+  }
+}
 
 // Sum of all lanes as a fixed tree: lanes 8 apart first, neighbours last.
 inline float sum_lanes(Vec v) {
@@ -107,14 +115,13 @@ inline float max_lane(Vec v) {
   float lane[kLanes];
   store(lane, v);
   for (int32_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int32_t i = 0; i < half; ++i) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+    for (int32_t i = 0; i < half; ++i)
+      lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
   }
   return lane[0];
 }
 
-inline VecI lane_numbers() {
-  return VecI{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-}
+inline VecI lane_numbers() { return VecI{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
 // e^x within 2e-7 relative; 0 below -87.3, capped above 88.3. x = n log 2 + r, |r| <= log(2) / 2,
 // e^r by its Taylor polynomial with minimax coefficients (Cephes), times 2^n.

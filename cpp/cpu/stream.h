@@ -1,9 +1,9 @@
 // A CPU stream: a FIFO worker thread which is member 0 of a team of cores.
 //
-// After an error: when work throws, the stream drops its work, and that of streams which wait on its
-// events, until a thread outside the streams has been given the error by one of the events that
-// cover it (Event::wait throws it). Work enqueued before that moment is dropped, work enqueued later
-// runs again. Events of dropped work are ready and carry the error.
+// After an error: when work throws, the stream drops its work, and that of streams which wait on
+// its events, until a thread outside the streams has been given the error by one of the events that
+// cover it (Event::wait throws it). Work enqueued before that moment is dropped, work enqueued
+// later runs again. Events of dropped work are ready and carry the error.
 #pragma once
 
 #include <atomic>

@@ -31,10 +31,7 @@ void Lane::enqueue_step(int32_t capacity, Head head) {
 }
 
 void Lane::enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head head) {
-  backend().feed_prompt(stream_, {.sequence = sequences_[s]->cells(),
-                                  .span = span(s),
-                                  .begin = begin,
-                                  .count = count});
+  backend().feed_prompt(stream_, {.span = span(s), .begin = begin, .count = count});
   StepRows rows;
   rows.segment_count = 1;
   rows.capacity = kMaxStepRows;

@@ -1,7 +1,6 @@
 #include "decode/logits.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/error.h"
 
@@ -20,12 +19,14 @@ std::vector<float> read_logits(Lane& lane, std::span<const int32_t> tokens, int3
   for (int32_t begin = 0; begin < count; begin += rows) {
     const int32_t fed = std::min(rows, count - begin);
     lane.enqueue_prompt_chunk(0, begin, fed, Head::all);
-    lane.stream().record().wait();
     for (int32_t i = 0; i < fed; ++i) {
-      std::memcpy(result.data() + static_cast<size_t>(begin + i) * vocab, logits.row<float>(i),
-                  vocab * sizeof(float));
+      lane.backend().copy_to_host(
+          lane.stream(), {.host = result.data() + static_cast<size_t>(begin + i) * vocab,
+                          .device = logits.row<const std::byte>(i),
+                          .bytes = vocab * sizeof(float)});
     }
   }
+  lane.stream().record().wait();
   return result;
 }
 

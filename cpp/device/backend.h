@@ -40,6 +40,7 @@ class Backend {
   virtual void rope_kv(Stream& stream, const RopeKvArgs& args) = 0;
   virtual void attention(Stream& stream, const AttentionArgs& args) = 0;
 
+  virtual void copy_to_host(Stream& stream, const CopyToHostArgs& args) = 0;
   virtual void feed_prompt(Stream& stream, const FeedPromptArgs& args) = 0;
   virtual void begin_draft(Stream& stream, const BeginDraftArgs& args) = 0;
   virtual void pick_draft(Stream& stream, const PickDraftArgs& args) = 0;

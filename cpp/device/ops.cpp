@@ -92,7 +92,8 @@ void check(const RopeKvArgs& args) {
   check_rows("rope_kv", args.rows);
   check_kv("rope_kv", args.kv, args.heads);
   const int64_t e = args.kv.head_dim;
-  check_view("rope_kv", "qkv", args.qkv, DType::f32, (args.heads + 2 * args.kv.kv_heads) * e);
+  check_view("rope_kv", "qkv", args.qkv, DType::f32,
+             (static_cast<int64_t>(args.heads) + 2 * args.kv.kv_heads) * e);
   check_view("rope_kv", "angles", args.angles, DType::f32, e);
   check_view("rope_kv", "q", args.q, args.kv.dtype, args.heads * e);
 }

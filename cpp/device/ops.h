@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "base/view.h"
@@ -139,9 +140,15 @@ struct AttentionArgs {
   RowsView out;
 };
 
+// Copies device memory to the host; `host` stays valid until the stream has done it.
+struct CopyToHostArgs {
+  void* host = nullptr;
+  const std::byte* device = nullptr;
+  size_t bytes = 0;
+};
+
 // Span cells of prompt tokens [begin, begin + count); host constants, never recorded.
 struct FeedPromptArgs {
-  SequenceCells sequence;
   StepSpan* span = nullptr;
   int32_t begin = 0;
   int32_t count = 0;

@@ -76,10 +76,11 @@ SPECRT_HD inline void feed_tail(const Cells& s, StepSpan& span) {
   span.rows = running(s) ? static_cast<int32_t>(s.tail) : 0;
 }
 
-// Span of prompt tokens [begin, begin + count).
-SPECRT_HD inline void feed_prompt(const Cells& s, StepSpan& span, int32_t begin, int32_t count) {
+// Span of prompt tokens [begin, begin + count). Reads no cell of the sequence: the drafter may still
+// read the prompt while the target commits its first token.
+SPECRT_HD inline void feed_prompt(StepSpan& span, int32_t begin, int32_t count) {
   span.base = begin;
-  span.rows = running(s) ? count : 0;
+  span.rows = count;
 }
 
 struct Verdict {
@@ -167,7 +168,9 @@ SPECRT_HD inline void commit(const SequenceCells& sequence, const Verdict& v) {
   if (!v.survive) sequence.tok[after - 1] = v.tokens[v.count - 1];
   s.committed = after;
   s.tail = v.survive ? static_cast<int32_t>(s.drafted) : 1;
-  s.draft_kv = min_i32(s.draft_end, v.survive ? after - 1 + s.tail : after - 1);
+  const int32_t draft_kv = min_i32(s.draft_end, v.survive ? after - 1 + s.tail : after - 1);
+  s.draft_kv = draft_kv;
+  s.draft_end = draft_kv;  // for rounds without a draft op
   s.drafted = 0;
   s.appended = 0;
   s.stop = v.stop;

@@ -9,6 +9,7 @@
 `specrt.build` compiles a Hugging Face checkpoint into a bundle.
 """
 
+import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from specrt.outputs import RequestMetrics, RequestOutput, SpeculativeMetrics, St
 from specrt.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from specrt.build import build
+    from specrt import build
 
 __version__ = version("specrt")
 
@@ -35,11 +36,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`specrt.build` is imported when it is first used, so that generating stays light."""
+    """`specrt.build`, a package that can be called, is imported when it is first used."""
     if name == "build":
-        # The function takes the place of the package of the same name as an attribute.
-        from specrt.build import build
-
-        globals()["build"] = build
-        return build
+        return importlib.import_module("specrt.build")
     raise AttributeError(f"module 'specrt' has no attribute {name!r}")

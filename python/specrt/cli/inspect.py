@@ -1,0 +1,185 @@
+"""specrt inspect: what is in a bundle, and what its step times predict."""
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from specrt._core import inspect_engine
+from specrt.build.engine_file import EngineHeader, read_header
+from specrt.bundle import Bundle
+from specrt.cli.options import add_bundle, named_bundle
+from specrt.cli.plan_text import op_texts, plan_lines, printable
+from specrt.eval.draft_length import (
+    ASSUMED_ACCEPTANCE,
+    best_draft_length,
+    step_costs,
+)
+from specrt.eval.machine import cpu_model
+from specrt.eval.table import text_table
+
+HELP = "show what is in a bundle"
+_DESCRIPTION = """\
+Shows the engines of a bundle (plan, sizes, hashes), the step times measured on a machine, and the
+draft length that they favour. Files are validated as loading does; --verify hashes the weights
+too."""
+_EPILOG = """example:
+  %(prog)s demo --verify
+"""
+_ACCEPTANCES = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    add_bundle(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--verify", action="store_true", help="hash the engines again")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the facts."""
+    bundle = named_bundle(args.bundle)
+    if args.verify:
+        from specrt.build.bundle import verify
+
+        verify(bundle.path)
+    engines = [_engine("target", bundle.target_engine, bundle.manifest.get("target"))]
+    entries = bundle.manifest.get("drafters") or []
+    for name, path in bundle.drafters.items():
+        entry = next((e for e in entries if isinstance(e, dict) and e.get("name") == name), None)
+        engines.append(_engine(name, path, entry))
+    if args.json:
+        print(json.dumps(_json_facts(bundle, engines, verified=args.verify), indent=2))
+        return 0
+    lines = _head_lines(bundle, verified=args.verify)
+    for engine in engines:
+        lines += ["", *engine.lines()]
+    print("\n".join([*lines, "", *curve_lines(bundle)]))
+    return 0
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """An engine file. `sizes` are those of the runtime, `sha256` is what the builder noted."""
+
+    name: str
+    path: Path
+    header: EngineHeader
+    sizes: Mapping[str, int]
+    sha256: str
+
+    @property
+    def weights(self) -> int:
+        """Elements of all tensors, padding between fused parts included."""
+        return sum(tensor.rows * tensor.cols for tensor in self.header.plan.tensors)
+
+    def lines(self) -> list[str]:
+        """The engine in words."""
+        plan, sizes = self.header.plan, self.sizes
+        architecture = printable(self.header.meta.get("architecture", "model"))
+        return [
+            f"{self.name}: {architecture}, {self.weights / 1e6:.1f} M weights, {plan.dtype.value}, "
+            f"{plan.backend}",
+            f"  file        {self.path} ({_megabytes(sizes['file_bytes'])})",
+            f"  sha256      {self.sha256}",
+            f"  vocabulary  {plan.vocab}, ends at {', '.join(map(str, plan.eos)) or 'nothing'}",
+            f"  context     {plan.context} positions, {len(plan.caches)} layers",
+            f"  step reads  {_megabytes(sizes['step_weight_bytes'])} of weights",
+            f"  memory      KV cache {_megabytes(sizes['kv_bytes'])}, activations "
+            f"{_megabytes(sizes['activation_bytes'])}",
+            f"  plan        {len(plan.ops)} ops",
+            *(f"    {line}" for line in plan_lines(op_texts(self.header))),
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """The engine as JSON."""
+        plan = self.header.plan
+        return {
+            "file": str(self.path),
+            "sha256": self.sha256,
+            "backend": plan.backend,
+            "dtype": plan.dtype.value,
+            "vocab": plan.vocab,
+            "context": plan.context,
+            "eos": list(plan.eos),
+            "layers": len(plan.caches),
+            "weights": self.weights,
+            **self.sizes,
+            "plan": [asdict(op) for op in op_texts(self.header)],
+            "meta": self.header.meta,
+        }
+
+
+def _engine(name: str, path: Path, entry: object) -> _Engine:
+    sizes = inspect_engine(str(path))
+    sha256 = entry.get("sha256", "unknown") if isinstance(entry, dict) else "unknown"
+    return _Engine(printable(name), path, read_header(path), dict(sizes), printable(sha256))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _head_lines(bundle: Bundle, *, verified: bool) -> list[str]:
+    manifest = bundle.manifest
+    lines = [
+        f"bundle      {bundle.path}",
+        f"built by    specrt {printable(manifest.get('specrt_version', 'unknown'))}",
+        f"command     {printable(manifest.get('command', 'unknown'))}",
+    ]
+    return [*lines, "verified    every engine has the hash of its build"] if verified else lines
+
+
+def curve_lines(bundle: Bundle) -> list[str]:
+    """Step times and the draft lengths that follow, in words."""
+    curves = bundle.curves
+    if curves is None:
+        return ["step times  not measured; do it with: specrt tune BUNDLE"]
+    costs = step_costs(curves)
+    where = f"{printable(curves.get('cpu_model'))}, {printable(curves.get('threads'))} threads, "
+    lines = [f"step times  {where}{printable(curves.get('isa'))}; milliseconds by rows"]
+    if _is_elsewhere(curves):
+        lines.append("            NOT this machine; measure again with: specrt tune BUNDLE")
+    rows = sorted(map(int, curves["step_ms"]["target"]))
+    table = [["rows", *map(str, rows)]]
+    for role, step_ms in curves["step_ms"].items():
+        table.append([printable(role), *(f"{step_ms[str(n)]:.3g}" for n in rows)])
+    lines += [f"  {line}" for line in text_table(table, texts=1).splitlines()]
+    if costs is None:
+        return lines
+    best = [best_draft_length(costs, a) for a in _ACCEPTANCES]
+    table = [
+        ["acceptance of a drafted token", *(f"{a:.1f}" for a in _ACCEPTANCES)],
+        ["best draft length", *(str(b.draft_length) for b in best)],
+        ["tokens a round", *(f"{b.tokens_per_round:.2f}" for b in best)],
+        ["predicted speed-up", *(f"{b.speedup:.2f}x" for b in best)],
+    ]
+    lines += ["", "draft length predicted from the step times"]
+    lines += [f"  {line}" for line in text_table(table, texts=1).splitlines()]
+    lines.append(f"  By default the length for {ASSUMED_ACCEPTANCE} is drafted.")
+    return lines
+
+
+def _is_elsewhere(curves: Mapping[str, Any]) -> bool:
+    return curves.get("cpu_model") != cpu_model()
+
+
+def _json_facts(bundle: Bundle, engines: list[_Engine], *, verified: bool) -> dict[str, Any]:
+    costs = step_costs(bundle.curves) if bundle.curves is not None else None
+    predictions = [
+        {"acceptance": a, **asdict(best_draft_length(costs, a))} for a in _ACCEPTANCES if costs
+    ]
+    return {
+        "bundle": str(bundle.path),
+        "specrt_version": bundle.manifest.get("specrt_version"),
+        "command": bundle.manifest.get("command"),
+        "verified": verified,
+        "engines": {engine.name: engine.facts() for engine in engines},
+        "machine": {"cpu_model": cpu_model(), "cores": len(os.sched_getaffinity(0))},
+        "curves": bundle.curves,
+        "draft_length": predictions,
+    }

@@ -1,0 +1,87 @@
+"""The `specrt` command. Exit status: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from specrt import Error, __version__
+from specrt.build.errors import BuildError
+from specrt.cli import bench, build, demo, generate, inspect, tune
+
+FAILED = 1
+WRONG_ARGUMENTS = 2
+INTERRUPTED = 130
+
+_DESCRIPTION = "Generate text with speculative decoding: the same output, in less time."
+_EPILOG = """examples:
+  specrt demo
+  specrt build MODEL --draft SMALL_MODEL -o BUNDLE
+  specrt generate BUNDLE "Write a haiku about compilers."
+
+Wherever a BUNDLE is asked for, the word "demo" means the packaged demo models.
+"""
+
+# In the order of a first use.
+_COMMANDS = {
+    "demo": demo,
+    "build": build,
+    "generate": generate,
+    "bench": bench,
+    "inspect": inspect,
+    "tune": tune,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_ARGUMENTS, f"specrt: error: {message} (see {self.prog} --help)\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; `run` of its result is the command's function."""
+    parser = _Parser(prog="specrt", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"specrt {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, module in _COMMANDS.items():
+        command = commands.add_parser(name, help=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _report(error: BaseException) -> None:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"specrt: error: {text}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit status."""
+    args = make_parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("specrt: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (Error, BuildError, OSError, MemoryError) as error:
+        _report(error)
+        return FAILED
+    except ValueError as error:
+        _report(error)
+        return WRONG_ARGUMENTS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

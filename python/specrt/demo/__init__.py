@@ -1,0 +1,75 @@
+"""The packaged demo: a small model and its draft model, compiled on first use.
+
+The models are the Hugging Face folders `target` and `draft` beside this file; README.md is their
+model card.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+DEMO = "demo"
+_MODELS = Path(__file__).parent
+_READ_BYTES = 1 << 20
+
+
+def bundle_path(progress: bool = False) -> Path:
+    """Folder of the demo bundle, built into the user's cache folder if it is not there.
+
+    The name holds a hash of the models and the builder, so another version of specrt gets its own.
+    Processes that build at the same time do not disturb each other: the first one to finish wins.
+
+    Args:
+        progress: whether to say on stderr what is being built.
+
+    Raises:
+        specrt.build.BuildError: it cannot be built, for example because the disk is full.
+    """
+    place = cache_folder() / f"{DEMO}-{_sources_hash()[:16]}"
+    if not (place / "manifest.json").is_file():
+        if progress:
+            print(f"Compiling the demo models into {place} (only this once).", file=sys.stderr)
+        _build(place)
+    return place
+
+
+def cache_folder() -> Path:
+    """Where specrt keeps what it can make again: $XDG_CACHE_HOME/specrt or ~/.cache/specrt."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    return folder / "specrt"
+
+
+def _sources_hash() -> str:
+    """SHA-256 of what a bundle depends on: the version, the models and the builder."""
+    digest = hashlib.sha256(version("specrt").encode())
+    builder = _MODELS.parent / "build"
+    files = [*_MODELS.glob("target/*"), *_MODELS.glob("draft/*"), *builder.rglob("*.py")]
+    for path in sorted(files):
+        digest.update(str(path.relative_to(_MODELS.parent)).encode())
+        with path.open("rb") as file:
+            while chunk := file.read(_READ_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _build(place: Path) -> None:
+    """Builds beside `place` and renames, so that nobody ever sees half a bundle."""
+    from specrt.build import build
+    from specrt.eval.curves import tune
+
+    beside = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
+    try:
+        build(_MODELS / "target", draft=_MODELS / "draft", out=beside, progress=False)
+        tune(beside)
+        try:
+            beside.rename(place)
+        except OSError:
+            if not (place / "manifest.json").is_file():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Measuring: step times, benchmarks, and the draft lengths that follow from them."""

@@ -1,0 +1,227 @@
+"""Runs prompts with several methods side by side and keeps what every completion took.
+
+All methods run in one process, prompt by prompt, their order turned by one for every prompt, so
+that clock changes and neighbours of the machine meet all of them alike. Single steps are timed
+between the prompts: what a method should take follows from them (report.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tqdm import tqdm
+
+from specrt._core import EngineRole, inspect_engine
+from specrt.bundle import Bundle
+from specrt.eval.machine import Machine, read_bandwidth, this_machine
+from specrt.eval.prompts import Prompt, encode_prompt
+from specrt.llm import LLM
+from specrt.outputs import RequestOutput, Round
+from specrt.sampling_params import SamplingParams
+
+BASELINE = "autoregressive"
+_WARM_UP_TOKENS = 16
+_TIMED_STEPS = 4  # in a row; the first warms the caches and is dropped
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What to run.
+
+    Attributes:
+        methods: names as `LLM` takes them.
+        max_new_tokens: most tokens of a completion.
+        temperature: 0 is greedy.
+        seed: of the first prompt; every further one adds 1.
+        threads: cores to use; None takes all.
+        num_speculative_tokens: for methods that draft; None takes what the bundle favours.
+        repeats: completions of every prompt; times are their median.
+        raw: feed prompts as they are, without the chat template.
+    """
+
+    methods: tuple[str, ...] = (BASELINE, "speculative")
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    seed: int = 0
+    threads: int | None = None
+    num_speculative_tokens: int | None = None
+    repeats: int = 1
+    raw: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods must be different names, not {', '.join(self.methods)!r}")
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be >= 1, not {self.repeats}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt with one method. Times in milliseconds, medians over the repeats.
+
+    Attributes:
+        prompt: what was asked.
+        outputs: token ids of every repeat.
+        ended: whether the completion ended by itself, not at its length limit.
+        ttft_ms: to the first token.
+        decode_ms: from the first token to the last.
+        rounds: of the first repeat.
+        predicted_ms: what `rounds` should take by the step times at this context length.
+    """
+
+    prompt: Prompt
+    outputs: tuple[tuple[int, ...], ...]
+    ended: bool
+    ttft_ms: float
+    decode_ms: float
+    rounds: tuple[Round, ...]
+    predicted_ms: float
+
+    @property
+    def new_tokens(self) -> int:
+        """Length of the completion."""
+        return len(self.outputs[0])
+
+    @property
+    def decoded_tokens(self) -> int:
+        """Tokens after the first, which belongs to the prompt's step."""
+        return max(0, self.new_tokens - 1)
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """All samples of a method, in the order of the prompts."""
+
+    method: str
+    num_speculative_tokens: int
+    bytes_per_round: int  # weights read: the target's once, the draft's for every drafted token
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class BenchRun:
+    """A whole run; `bandwidth` in bytes per second, measured in it."""
+
+    options: BenchOptions
+    machine: Machine
+    threads: int
+    backend: str
+    bandwidth: float
+    methods: tuple[MethodRun, ...]
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """A method's LLM; the step times of each prompt come from the engines that it has loaded."""
+
+    llm: LLM
+    options: BenchOptions
+
+    def complete(self, prompt_ids: list[int], index: int) -> RequestOutput:
+        params = SamplingParams(
+            temperature=self.options.temperature,
+            max_tokens=self.options.max_new_tokens,
+            seed=self.options.seed + index,
+        )
+        return self.llm.generate([prompt_ids], params)[0]
+
+    def warm_up(self, prompt_ids: list[int]) -> None:
+        tokens = min(_WARM_UP_TOKENS, self.options.max_new_tokens)
+        self.llm.generate([prompt_ids], SamplingParams(temperature=0.0, max_tokens=tokens))
+
+    def round_ms(self, positions: int) -> float:
+        """A round's steps, timed one by one behind `positions` cached tokens."""
+        drafted = self.llm.num_speculative_tokens
+        total = self._step_ms(EngineRole.target, drafted + 1, positions)
+        if drafted:
+            total += drafted * self._step_ms(EngineRole.drafter, 1, positions)
+        return total
+
+    def _step_ms(self, role: EngineRole, rows: int, positions: int) -> float:
+        cached = max(0, min(positions, self.llm.core.context - rows))
+        return median(self.llm.core.time_steps(role, rows, cached, _TIMED_STEPS)[1:])
+
+    def bytes_per_round(self) -> int:
+        bundle, drafted = self.llm.bundle, self.llm.num_speculative_tokens
+        total = int(inspect_engine(str(bundle.target_engine))["step_weight_bytes"])
+        if drafted:
+            draft = inspect_engine(str(bundle.drafters["draft"]))
+            total += drafted * int(draft["step_weight_bytes"])
+        return total
+
+
+def _load(bundle: Bundle, method: str, options: BenchOptions) -> _Runner:
+    drafts = method != BASELINE
+    llm = LLM(
+        bundle,
+        method,
+        num_speculative_tokens=options.num_speculative_tokens if drafts else None,
+        threads=options.threads,
+    )
+    return _Runner(llm, options)
+
+
+def _sample(runner: _Runner, prompt: Prompt, outputs: Sequence[RequestOutput]) -> Sample:
+    first = outputs[0]
+    rounds = tuple(first.metrics.rounds)
+    positions = first.metrics.prompt_tokens + first.metrics.completion_tokens // 2
+    return Sample(
+        prompt=prompt,
+        outputs=tuple(tuple(output.token_ids) for output in outputs),
+        ended=first.finish_reason == "stop",
+        ttft_ms=median(output.metrics.ttft_ms for output in outputs),
+        decode_ms=median(o.metrics.total_ms - o.metrics.ttft_ms for o in outputs),
+        rounds=rounds,
+        predicted_ms=len(rounds) * runner.round_ms(positions),
+    )
+
+
+def run_bench(
+    bundle: Bundle, prompts: Sequence[Prompt], options: BenchOptions, *, progress: bool = False
+) -> BenchRun:
+    """Measures every method on every prompt.
+
+    Args:
+        bundle: the models.
+        prompts: at least one.
+        options: what to run.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: an option is out of its range, or a prompt does not fit into the context.
+        Error: the bundle cannot be loaded, or the runtime failed.
+    """
+    runners = [_load(bundle, method, options) for method in options.methods]
+    first = runners[0].llm
+    prompt_ids = [encode_prompt(first.tokenizer, p.text, raw=options.raw) for p in prompts]
+    for runner in runners:
+        runner.warm_up(prompt_ids[0])
+    samples: list[list[Sample]] = [[] for _ in runners]
+    bar = tqdm(list(zip(prompts, prompt_ids, strict=True)), desc="bench", disable=not progress)
+    for index, (prompt, ids) in enumerate(bar):
+        outputs: list[list[RequestOutput]] = [[] for _ in runners]
+        for turn in range(options.repeats):
+            for which in _rotated(len(runners), index + turn):
+                outputs[which].append(runners[which].complete(ids, index))
+        for which in _rotated(len(runners), index):
+            samples[which].append(_sample(runners[which], prompt, outputs[which]))
+    return BenchRun(
+        options=options,
+        machine=this_machine(),
+        threads=first.threads,
+        backend=first.core.backend,
+        bandwidth=read_bandwidth(first.threads),
+        methods=tuple(
+            MethodRun(
+                runner.llm.method,
+                runner.llm.num_speculative_tokens,
+                runner.bytes_per_round(),
+                tuple(kept),
+            )
+            for runner, kept in zip(runners, samples, strict=True)
+        ),
+    )
+
+
+def _rotated(count: int, by: int) -> list[int]:
+    return [(i + by) % count for i in range(count)]

@@ -1,0 +1,112 @@
+"""Step curves: how long a step of target and draft takes by its rows, on this machine.
+
+They decide the draft length, and are kept in the manifest of the bundle.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from specrt._core import EngineRole
+from specrt.bundle import MANIFEST, open_bundle
+from specrt.eval.machine import cpu_model
+from specrt.llm import LLM
+
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64)
+CACHED = 64  # positions behind the step: a short context
+_PASSES = 12
+_FEWEST_PASSES = 3
+_BUDGET_SECONDS = 20.0
+_REPEATS = 4  # steps timed in a row; the first warms the caches and is dropped
+
+ROLES: Mapping[str, EngineRole] = {"target": EngineRole.target, "draft": EngineRole.drafter}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Milliseconds of a step by role ("target", "draft") and rows, and where they were measured.
+
+    As in the manifest, where `rows` are the keys of an object, they are text.
+    """
+
+    cpu_model: str
+    threads: int
+    isa: str
+    step_ms: dict[str, dict[str, float]]
+
+
+def measure(llm: LLM, *, progress: bool = False) -> Curves:
+    """Measures the engines that `llm` has loaded.
+
+    Each pass goes over all row counts, so that a disturbance of the machine meets all of them. The
+    least time is kept: what a step takes when nothing disturbs it, which is what lengths are to be
+    compared by. Stops early, after at least three passes, when steps are long.
+    """
+    roles = [role for role in ROLES if role == "target" or llm.num_speculative_tokens > 0]
+    most = min(ROWS[-1], llm.core.context)
+    cached = max(0, min(CACHED, llm.core.context - most))
+    jobs = [(role, rows) for role in roles for rows in ROWS if rows <= most]
+    times: dict[tuple[str, int], list[float]] = {job: [] for job in jobs}
+    begin = time.monotonic()
+    with tqdm(total=_PASSES * len(jobs), desc="measuring steps", disable=not progress) as bar:
+        for number in range(_PASSES):
+            if number >= _FEWEST_PASSES and time.monotonic() - begin > _BUDGET_SECONDS:
+                break
+            for role, rows in jobs:
+                steps = llm.core.time_steps(ROLES[role], rows, cached, _REPEATS)
+                times[role, rows] += steps[1:]
+                bar.update()
+    step_ms: dict[str, dict[str, float]] = {role: {} for role in roles}
+    for (role, rows), steps in times.items():
+        step_ms[role][str(rows)] = round(min(steps), 5)
+    isa = llm.core.backend.partition(":")[2]
+    return Curves(cpu_model(), llm.threads, isa, step_ms)
+
+
+def tune(bundle_path: str | Path, threads: int | None = None, *, progress: bool = False) -> Curves:
+    """Measures the step curves of a bundle and stores them in its manifest.
+
+    Args:
+        bundle_path: the bundle's folder.
+        threads: cores to use; None takes all that the process may run on.
+        progress: whether to show a progress bar.
+
+    Raises:
+        Error: the bundle cannot be loaded.
+        OSError: the manifest cannot be written.
+    """
+    bundle = open_bundle(bundle_path)
+    if bundle.has_draft:
+        llm = LLM(bundle, "speculative", num_speculative_tokens=1, threads=threads)
+    else:
+        llm = LLM(bundle, "autoregressive", threads=threads)
+    curves = measure(llm, progress=progress)
+    _store(bundle.path, curves)
+    return curves
+
+
+def _store(folder: Path, curves: Curves) -> None:
+    """Puts `curves` into the manifest in one step: a reader sees the old one or the new one."""
+    path = folder / MANIFEST
+    manifest = dict(open_bundle(folder).manifest)
+    manifest["curves"] = asdict(curves)
+    handle, name = tempfile.mkstemp(prefix=".manifest-", dir=folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(path.stat().st_mode & 0o777)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise

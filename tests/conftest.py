@@ -1,0 +1,39 @@
+"""Fixtures that several folders of tests share. Nothing is read outside of the repository."""
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own, so that the demo bundle is built from this checkout."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(cache_folder: Path) -> Path:
+    """The packaged demo models, compiled."""
+    from specrt.demo import bundle_path
+
+    return bundle_path()
+
+
+@pytest.fixture(scope="session")
+def prompts() -> list[dict[str, str]]:
+    """200 prompts of different kinds: {"id", "category", "prompt"}."""
+    with gzip.open(TESTS / "data" / "prompts.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]

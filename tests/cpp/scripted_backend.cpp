@@ -1,0 +1,389 @@
+#include "scripted_backend.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "table_model.h"
+
+namespace specrt {
+namespace {
+
+testing::RaceDetector* g_races = nullptr;  // of the one scripted backend that exists
+
+}  // namespace
+
+void trace_cell(const void* cell, CellAccess access) {
+  if (g_races != nullptr) g_races->access(cell, access);
+}
+
+}  // namespace specrt
+
+namespace specrt::testing {
+namespace {
+
+// The value of a cell for a check, which is no access of the device.
+template <typename T>
+T peek(const Cell<T>& cell) {
+  T value;
+  std::memcpy(&value, static_cast<const void*>(&cell), sizeof(value));
+  return value;
+}
+
+struct FedToken {
+  int32_t token;
+  int32_t position;
+};
+
+std::byte* slot_of(std::byte* kv, const KvLayer& layer, int32_t slot) {
+  return kv + layer.value_offset + static_cast<int64_t>(slot) * 8;
+}
+
+template <typename T>
+T load(const std::byte* at) {
+  T value;
+  std::memcpy(&value, at, sizeof(value));
+  return value;
+}
+
+// Calls visit(segment, row within it, row of the activations) for the existing rows.
+template <typename Visit>
+void each_row(const StepRows& rows, Visit&& visit) {
+  for (int32_t s = 0; s < rows.segment_count; ++s) {
+    const RowRange range = rows_of(rows, s);
+    for (int32_t i = range.begin; i < range.end; ++i) {
+      visit(rows.segments[static_cast<size_t>(s)], i, s * rows.capacity + i);
+    }
+  }
+}
+
+}  // namespace
+
+struct ScriptedBackend::Recorded final : RecordedWork {
+  Recorded(ScriptedBackend& owner, std::vector<std::shared_ptr<const Op>> work)
+      : backend(owner), ops(std::move(work)) {}
+
+  void launch(Stream& stream) override {
+    ++backend.launches_;
+    for (const auto& op : ops) static_cast<ScriptedStream&>(stream).push(op);
+  }
+
+  ScriptedBackend& backend;
+  std::vector<std::shared_ptr<const Op>> ops;
+};
+
+ScriptedBackend::ScriptedBackend(uint64_t schedule_seed, Fault fault)
+    : fault_(fault),
+      races_([this](const std::string& what) { violate(what); }),
+      scheduler_(schedule_seed, races_) {
+  SPECRT_CHECK(g_races == nullptr, "one scripted backend at a time");
+  g_races = &races_;
+}
+
+ScriptedBackend::~ScriptedBackend() { g_races = nullptr; }
+
+Buffer ScriptedBackend::alloc(size_t bytes) {
+  constexpr size_t kAlign = 64;
+  memory_.push_back(std::make_unique<std::byte[]>(bytes + kAlign));
+  const auto address = reinterpret_cast<uintptr_t>(memory_.back().get());
+  std::byte* data = memory_.back().get() + (kAlign - address % kAlign) % kAlign;
+  races_.watch(data, bytes);
+  return {data, bytes, [](std::byte*, size_t) {}};
+}
+
+Buffer ScriptedBackend::place_weights(const std::byte* host, size_t bytes) {
+  return {const_cast<std::byte*>(host), bytes, [](std::byte*, size_t) {}};
+}
+
+std::unique_ptr<Stream> ScriptedBackend::make_stream(const StreamShare&) {
+  const size_t index = scheduler_.stream_count();
+  auto stream = scheduler_.make_stream();
+  if ((index == 0 && fault_ == Fault::target_does_not_wait) ||
+      (index == 1 && fault_ == Fault::draft_does_not_wait)) {
+    scheduler_.stream(index).ignore_waits();
+  }
+  return stream;
+}
+
+std::unique_ptr<RecordedWork> ScriptedBackend::record(Stream& stream,
+                                                      const std::function<void()>& enqueue) {
+  ++recordings_;
+  return std::make_unique<Recorded>(*this, static_cast<ScriptedStream&>(stream).capture(enqueue));
+}
+
+void ScriptedBackend::push(Stream& stream, Op op) {
+  auto counted = [this, op = std::move(op)] {
+    SPECRT_CHECK(++ops_run_ != fail_at_, "this op was told to fail");
+    op();
+  };
+  static_cast<ScriptedStream&>(stream).push(std::make_shared<const Op>(std::move(counted)));
+}
+
+void ScriptedBackend::violate(const std::string& what) {
+  if (violations_.size() < 8) violations_.push_back(what);
+}
+
+template <typename... Parts>
+void ScriptedBackend::require(bool holds, const Parts&... parts) {
+  if (!holds) violate(concat(parts...));
+}
+
+void ScriptedBackend::embed(Stream& stream, const EmbedArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
+}
+
+void ScriptedBackend::rope_angles(Stream&, const RopeAnglesArgs&) {
+  fail("a table model has no rope_angles");
+}
+
+void ScriptedBackend::copy_to_host(Stream&, const CopyToHostArgs&) {
+  fail("a table model has nothing to copy");
+}
+
+void ScriptedBackend::rms_norm(Stream&, const RmsNormArgs&) {
+  fail("a table model has no rms_norm");
+}
+
+void ScriptedBackend::linear(Stream& stream, const LinearArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
+}
+
+void ScriptedBackend::rope_kv(Stream& stream, const RopeKvArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
+}
+
+void ScriptedBackend::attention(Stream& stream, const AttentionArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
+}
+
+void ScriptedBackend::feed_prompt(Stream& stream, const FeedPromptArgs& args) {
+  push(stream, [args] {
+    specrt::feed_prompt(*args.span, args.begin, args.count);
+  });
+}
+
+void ScriptedBackend::begin_draft(Stream& stream, const BeginDraftArgs& args) {
+  push(stream, [this, args] { run(args); });
+}
+
+void ScriptedBackend::pick_draft(Stream& stream, const PickDraftArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
+}
+
+void ScriptedBackend::feed_tail(Stream& stream, const FeedTailArgs& args) {
+  push(stream, [this, args] { run(args); });
+}
+
+void ScriptedBackend::judge(Stream& stream, const JudgeArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
+}
+
+// Model ops: rows carry (token, position), then the hash of what they see, then logits.
+
+void ScriptedBackend::run(const EmbedArgs& args) {
+  each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
+    const int32_t depth = segment.depth == nullptr ? i : segment.depth[i];
+    const FedToken fed{segment.tok[segment.span->base + depth], segment.span->base + depth};
+    require(peek(segment.span->rows) <= args.rows.capacity, "a step of ",
+            peek(segment.span->rows), " rows with a capacity of ", args.rows.capacity);
+    require(fed.token >= 0 && fed.token < args.table.rows, "token ", fed.token, " is fed");
+    races_.access(args.out.row<std::byte>(row), CellAccess::write);
+    std::memcpy(args.out.row<std::byte>(row), &fed, sizeof(fed));
+  });
+}
+
+void ScriptedBackend::run(const RopeKvArgs& args) {
+  each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
+    const int32_t slot = segment.span->base + i;
+    caches_[segment.span] = {segment.kv, args.kv};
+    require(slot >= 0 && slot < args.kv.slots, "KV slot ", slot, " of ", args.kv.slots);
+    races_.access(args.qkv.row<std::byte>(row), CellAccess::read);
+    const auto fed = load<FedToken>(args.qkv.row<std::byte>(row));
+    if (fault_ == Fault::kv_row_not_written && i > 0 && i + 1 == segment.span->rows) return;
+    races_.access(slot_of(segment.kv, args.kv, slot), CellAccess::write);
+    std::memcpy(slot_of(segment.kv, args.kv, slot), &fed, sizeof(fed));
+  });
+}
+
+// Hash of the tokens that a row sees, each of which must be the sequence's token at its position.
+uint64_t ScriptedBackend::context_of(const AttentionArgs& args, const Segment& segment,
+                                     int32_t row) {
+  const int32_t base = segment.span->base;
+  uint64_t hash = kEmptyContext;
+  for (int32_t slot = 0; slot <= base + row; ++slot) {
+    const int32_t i = slot - base;
+    if (i >= 0 && segment.sees != nullptr && ((segment.sees[row] >> i) & 1) == 0) continue;
+    const std::byte* at = slot_of(segment.kv, args.kv, slot);
+    races_.access(at, CellAccess::read);
+    const auto fed = load<FedToken>(at);
+    if (segment.sees == nullptr) {
+      const int32_t token = peek(segment.tok[slot]);
+      require(fed.token == token && fed.position == slot, "slot ", slot, " holds token ", fed.token,
+              " of position ", fed.position, ", the sequence has ", token);
+    }
+    hash = extend_context(hash, fed.token);
+  }
+  return hash;
+}
+
+void ScriptedBackend::run(const AttentionArgs& args) {
+  each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
+    const uint64_t hash = context_of(args, segment, i);
+    races_.access(args.out.row<std::byte>(row), CellAccess::write);
+    std::memcpy(args.out.row<std::byte>(row), &hash, sizeof(hash));
+  });
+}
+
+void ScriptedBackend::run(const LinearArgs& args) {
+  const auto params = load<TableParams>(args.w.data);
+  each_row(args.rows, [&](const Segment&, int32_t, int32_t row) {
+    races_.access(args.x.row<std::byte>(row), CellAccess::read);
+    races_.access(args.out.row<std::byte>(row), CellAccess::write);
+    table_logits(params, load<uint64_t>(args.x.row<std::byte>(row)), args.out.row<float>(row));
+  });
+}
+
+// Decoding ops.
+
+void ScriptedBackend::run(const BeginDraftArgs& args) {
+  Cells& s = *args.sequence.cells;
+  draft_spans_[&s] = args.span;
+  DraftPlan plan = args.plan;
+  if (fault_ == Fault::draft_beyond_limit) plan.bonus_rows = -1;
+  if (running(s)) {
+    const int32_t end = peek(s.committed) - 1 + peek(s.tail);
+    require(peek(s.draft_kv) <= end - 1, "D is ", peek(s.draft_kv), " where E is ", end);
+    require(end <= peek(s.limit), "E is ", end, " behind the limit ", peek(s.limit));
+    check_cache("drafter at the start of a round", args.span, args.sequence.tok, peek(s.draft_kv));
+  }
+  specrt::begin_draft(s, *args.span, plan);
+  require(peek(s.drafted) >= 0 && peek(s.drafted) <= args.plan.capacity, "c is ", peek(s.drafted));
+  require(peek(args.span->base) + peek(args.span->rows) <= args.plan.window || !running(s),
+          "the drafter is fed behind its window of ", args.plan.window);
+}
+
+void ScriptedBackend::run(const PickDraftArgs& args) {
+  Cells& s = *args.sequence.cells;
+  const int32_t rows = args.span->rows;
+  int32_t token = 0;
+  if (drafts(s, args.index)) {
+    const int32_t position = draft_position(s, args.index);
+    require(rows >= 1 && peek(args.span->base) + rows == position, "the token of position ",
+            position, " is drafted by a step that ends at ", peek(args.span->base) + rows);
+    token = pick(s, args.logits, args.first_row + rows - 1, position);
+  }
+  specrt::finish_draft_step(s, args.sequence.tok, *args.span, args.index, token);
+}
+
+void ScriptedBackend::run(const FeedTailArgs& args) {
+  Cells& s = *args.sequence.cells;
+  if (args.source == TailSource::appended) specrt::append_draft(s);
+  specrt::feed_tail(s, *args.span);
+  if (!running(s)) return;
+  const int32_t tail = peek(s.tail), end = peek(s.committed) - 1 + tail;
+  require(tail >= 1 && end <= peek(s.limit), "m is ", tail, ", E ", end, ", the limit ",
+          peek(s.limit));
+  require(args.source != TailSource::appended || end < peek(s.limit),
+          "there is no position left for the bonus row: E is ", end);
+}
+
+void ScriptedBackend::run(const JudgeArgs& args) {
+  Cells& s = *args.sequence.cells;
+  ++verdicts_;
+  target_spans_[&s] = args.span;
+  if (!running(s) && fault_ != Fault::judged_after_stop) {
+    commit_checked(args, Verdict{});
+    return;
+  }
+  const int32_t first = args.first_row + args.span->rows - s.tail;
+  const int32_t eos_count = peek(s.eos_count);
+  if (fault_ == Fault::eos_ignored) s.eos_count = 0;
+  if (fault_ == Fault::judged_after_stop) s.stop = Stop::running;
+  require(first >= args.first_row, "the tail has more tokens than the step rows");
+  const Verdict verdict =
+      walk_chain(s, args.sequence.tok, [&](int32_t i, int32_t position) {
+        const int32_t off = fault_ == Fault::judged_at_next_position ? 1 : 0;
+        return pick(s, args.logits, first + i, position + off);
+      });
+  if (fault_ == Fault::eos_ignored) s.eos_count = eos_count;
+  commit_checked(args, verdict);
+  if (fault_ == Fault::draft_kv_too_long) s.draft_kv = s.draft_kv + 1;
+}
+
+int32_t ScriptedBackend::pick(const Cells& s, const RowsView& logits, int32_t row,
+                              int32_t position) {
+  races_.access(logits.row<std::byte>(row), CellAccess::read);
+  const float* values = logits.row<float>(row);
+  const float temperature = s.sampling.temperature;
+  int32_t best = 0;
+  float most = 0;
+  for (int32_t v = 0; v < logits.cols; ++v) {
+    const float score =
+        temperature > 0 ? values[v] / temperature +
+                              token_gumbel(s.seed, static_cast<uint32_t>(position), Purpose::token,
+                                           static_cast<uint32_t>(v), 0)
+                        : values[v];
+    if (v > 0 && score <= most) continue;
+    best = v;
+    most = score;
+  }
+  return best;
+}
+
+// Commits, logs, and compares the new state with the old one.
+void ScriptedBackend::commit_checked(const JudgeArgs& args, const Verdict& verdict) {
+  const SequenceCells& sequence = args.sequence;
+  const Cells& s = *sequence.cells;
+  const bool live = peek(s.stop) == Stop::running;
+  std::byte before[sizeof(Cells)];
+  std::memcpy(before, static_cast<const void*>(&s), sizeof(Cells));
+  const int32_t committed = peek(s.committed);
+  const uint32_t round = peek(s.round);
+  races_.access(&sequence.log[round % sequence.log_slots], CellAccess::write);
+  specrt::commit(sequence, verdict);
+  require(peek(s.round) == round + 1, "round ", round, " is followed by ", peek(s.round));
+  if (!live) {
+    std::byte after[sizeof(Cells)];
+    std::memcpy(after, static_cast<const void*>(&s), sizeof(Cells));
+    const size_t at = offsetof(Cells, round);
+    std::memcpy(after + at, before + at, sizeof(uint32_t));
+    require(std::memcmp(before, after, sizeof(Cells)) == 0, "a round after the stop wrote a cell");
+    return;
+  }
+  require(peek(s.committed) > committed && peek(s.committed) <= peek(s.limit), "C went from ",
+          committed, " to ", peek(s.committed), ", the limit is ", peek(s.limit));
+  require(peek(s.draft_kv) <= peek(s.committed) - 1 + peek(s.tail), "D is ", peek(s.draft_kv));
+  check_cache("target after a commit", args.span, sequence.tok, peek(s.committed) - 1);
+}
+
+void ScriptedBackend::check_cache(const char* what, const StepSpan* span, const Cell<int32_t>* tok,
+                                  int32_t length) {
+  const auto found = caches_.find(span);
+  if (found == caches_.end()) {
+    require(length == 0, "nothing was fed to the ", what);
+    return;
+  }
+  for (int32_t slot = 0; slot < length; ++slot) {
+    const auto fed = load<FedToken>(slot_of(found->second.kv, found->second.layer, slot));
+    require(fed.token == peek(tok[slot]) && fed.position == slot, "KV of the ", what, ": slot ", slot,
+            " holds token ", fed.token, " of position ", fed.position, " instead of ",
+            peek(tok[slot]));
+  }
+}
+
+void ScriptedBackend::check_caches(const SequenceCells& sequence) {
+  const Cells& s = *sequence.cells;
+  check_cache("target at the end", target_spans_[&s], sequence.tok, s.committed - 1);
+  const auto draft = draft_spans_.find(&s);
+  if (draft == draft_spans_.end()) return;
+  require(s.draft_kv <= s.committed - 1, "D is ", peek(s.draft_kv), " at the end");
+  check_cache("drafter at the end", draft->second, sequence.tok, s.draft_kv);
+}
+
+}  // namespace specrt::testing

@@ -1,0 +1,117 @@
+// A backend without kernels for table models (table_model.h). It runs device/rules.h as every
+// backend must, on scripted streams, and checks while it runs: races on cells, logs, activations and
+// KV slots, and the invariants of the decoding state.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "device/backend.h"
+#include "race_detector.h"
+#include "scripted_stream.h"
+
+namespace specrt::testing {
+
+// Deliberate mistakes: the tests show that each is noticed.
+enum class Fault {
+  none,
+  judged_at_next_position,  // the verdict uses the noise of the position behind
+  draft_kv_too_long,        // commit keeps one rejected token in the drafter's KV
+  draft_does_not_wait,      // the drafter's stream ignores the commit
+  target_does_not_wait,     // the target's stream ignores the draft
+  eos_ignored,
+  kv_row_not_written,       // the last of several rows leaves its slot as it was
+  draft_beyond_limit,
+  judged_after_stop,
+};
+
+class ScriptedBackend final : public Backend {
+ public:
+  ScriptedBackend(uint64_t schedule_seed, Fault fault);
+  ~ScriptedBackend() override;
+  ScriptedBackend(const ScriptedBackend&) = delete;
+  ScriptedBackend& operator=(const ScriptedBackend&) = delete;
+
+  std::string name() const override { return "scripted"; }
+  Buffer alloc(size_t bytes) override;
+  Buffer alloc_shared(size_t bytes) override { return alloc(bytes); }
+  Buffer place_weights(const std::byte* host, size_t bytes) override;
+  std::unique_ptr<Stream> make_stream(const StreamShare& share) override;
+  std::unique_ptr<RecordedWork> record(Stream& stream,
+                                       const std::function<void()>& enqueue) override;
+
+  void embed(Stream& stream, const EmbedArgs& args) override;
+  void rope_angles(Stream& stream, const RopeAnglesArgs& args) override;
+  void rms_norm(Stream& stream, const RmsNormArgs& args) override;
+  void linear(Stream& stream, const LinearArgs& args) override;
+  void rope_kv(Stream& stream, const RopeKvArgs& args) override;
+  void attention(Stream& stream, const AttentionArgs& args) override;
+  void feed_prompt(Stream& stream, const FeedPromptArgs& args) override;
+  void begin_draft(Stream& stream, const BeginDraftArgs& args) override;
+  void pick_draft(Stream& stream, const PickDraftArgs& args) override;
+  void feed_tail(Stream& stream, const FeedTailArgs& args) override;
+  void judge(Stream& stream, const JudgeArgs& args) override;
+  void copy_to_host(Stream& stream, const CopyToHostArgs& args) override;
+
+  // The host reads a log entry: only after an event that covers its round.
+  void host_reads(const LogEntry& entry) { races_.access(&entry, CellAccess::read); }
+
+  // All caches of a sequence hold its committed tokens, as far as C and D say. Host, streams idle.
+  void check_caches(const SequenceCells& sequence);
+
+  // The op that runs as number `count` from now, counted from 1, throws.
+  void fail_op(uint64_t count) { fail_at_ = ops_run_ + count; }
+
+  RaceDetector& races() { return races_; }
+  const std::vector<std::string>& violations() const { return violations_; }
+  uint64_t ops_run() const { return ops_run_; }
+  uint64_t recordings() const { return recordings_; }
+  uint64_t launches() const { return launches_; }
+  uint64_t verdicts() const { return verdicts_; }
+
+ private:
+  struct Recorded;
+
+  // Where the KV cache of a span's lane lies.
+  struct Cache {
+    std::byte* kv = nullptr;
+    KvLayer layer;
+  };
+
+  void push(Stream& stream, Op op);
+  void violate(const std::string& what);
+  template <typename... Parts>
+  void require(bool holds, const Parts&... parts);
+
+  void run(const EmbedArgs& args);
+  void run(const LinearArgs& args);
+  void run(const RopeKvArgs& args);
+  void run(const AttentionArgs& args);
+  void run(const BeginDraftArgs& args);
+  void run(const PickDraftArgs& args);
+  void run(const FeedTailArgs& args);
+  void run(const JudgeArgs& args);
+
+  int32_t pick(const Cells& s, const RowsView& logits, int32_t row, int32_t position);
+  void commit_checked(const JudgeArgs& args, const struct Verdict& verdict);
+  void check_cache(const char* what, const StepSpan* span, const Cell<int32_t>* tok, int32_t length);
+  uint64_t context_of(const AttentionArgs& args, const Segment& segment, int32_t row);
+
+  Fault fault_;
+  std::vector<std::string> violations_;
+  RaceDetector races_;
+  Scheduler scheduler_;
+  std::vector<std::unique_ptr<std::byte[]>> memory_;
+  std::map<const StepSpan*, Cache> caches_;
+  std::map<const Cells*, const StepSpan*> target_spans_;
+  std::map<const Cells*, const StepSpan*> draft_spans_;
+  uint64_t ops_run_ = 0;
+  uint64_t fail_at_ = ~uint64_t{0};
+  uint64_t recordings_ = 0;
+  uint64_t launches_ = 0;
+  uint64_t verdicts_ = 0;
+};
+
+}  // namespace specrt::testing

@@ -1,0 +1,116 @@
+#include "scripted_stream.h"
+
+#include "base/error.h"
+#include "table_model.h"
+
+namespace specrt::testing {
+namespace {
+
+const std::shared_ptr<ScriptedEvent> kNoEvent;
+
+}  // namespace
+
+void ScriptedEvent::wait() {
+  scheduler_.run_until(*this);
+  if (!error) return;
+  stream_.forget_error();
+  std::rethrow_exception(error);
+}
+
+Event ScriptedStream::record() {
+  auto event = std::make_shared<ScriptedEvent>(scheduler_, *this);
+  enqueue({.op = nullptr, .record = event, .wait = kNoEvent, .clock = {}});
+  return Event(event);
+}
+
+void ScriptedStream::wait(const Event& event) {
+  auto state = std::static_pointer_cast<ScriptedEvent>(event.shared_state());
+  if (!state || ignores_waits_) return;
+  enqueue({.op = nullptr, .record = kNoEvent, .wait = std::move(state), .clock = {}});
+}
+
+void ScriptedStream::push(std::shared_ptr<const Op> op) {
+  if (capture_ != nullptr) {
+    capture_->push_back(std::move(op));
+  } else {
+    enqueue({.op = std::move(op), .record = kNoEvent, .wait = kNoEvent, .clock = {}});
+  }
+}
+
+std::vector<std::shared_ptr<const Op>> ScriptedStream::capture(
+    const std::function<void()>& enqueue) {
+  std::vector<std::shared_ptr<const Op>> ops;
+  capture_ = &ops;
+  enqueue();
+  capture_ = nullptr;
+  return ops;
+}
+
+void ScriptedStream::enqueue(Task task) {
+  SPECRT_CHECK(capture_ == nullptr, "events cannot be recorded");
+  task.clock = scheduler_.races().release(kHost);
+  queue_.push_back(std::move(task));
+  scheduler_.let_streams_run();
+}
+
+bool ScriptedStream::runnable() const {
+  return !queue_.empty() && (!queue_.front().wait || queue_.front().wait->done);
+}
+
+void ScriptedStream::run_one() {
+  const Task task = std::move(queue_.front());
+  queue_.pop_front();
+  RaceDetector& races = scheduler_.races();
+  races.acquire(actor_, task.clock);
+  if (task.wait) {
+    races.acquire(actor_, task.wait->clock);
+    if (task.wait->error && !error_) error_ = task.wait->error;
+  } else if (task.record) {
+    task.record->clock = races.release(actor_);
+    task.record->error = error_;
+    task.record->done = true;
+  } else if (!error_) {
+    races.set_actor(actor_);
+    try {
+      (*task.op)();
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+    races.set_actor(kHost);
+  }
+}
+
+std::unique_ptr<Stream> Scheduler::make_stream() {
+  SPECRT_CHECK(streams_.size() + 1 < kMaxActors, "too many streams");
+  auto stream = std::make_unique<ScriptedStream>(*this, streams_.size() + 1);
+  streams_.push_back(stream.get());
+  return stream;
+}
+
+void Scheduler::let_streams_run() {
+  const uint64_t most = draw() % 8;
+  if (most < 4) return;
+  for (uint64_t i = draw() % (most * 2); i > 0 && run_any(); --i) {
+  }
+}
+
+void Scheduler::run_until(const ScriptedEvent& event) {
+  while (!event.done) SPECRT_CHECK(run_any(), "deadlock: no stream can go on");
+  races_.acquire(kHost, event.clock);
+  let_streams_run();
+}
+
+bool Scheduler::run_any() {
+  const size_t first = draw() % std::max<size_t>(streams_.size(), 1);
+  for (size_t i = 0; i < streams_.size(); ++i) {
+    ScriptedStream& stream = *streams_[(first + i) % streams_.size()];
+    if (!stream.runnable()) continue;
+    stream.run_one();
+    return true;
+  }
+  return false;
+}
+
+uint64_t Scheduler::draw() { return random_ = mix(random_); }
+
+}  // namespace specrt::testing

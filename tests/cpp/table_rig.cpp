@@ -1,0 +1,279 @@
+#include "table_rig.h"
+
+#include <algorithm>
+#include <deque>
+
+#include "base/error.h"
+
+namespace specrt::testing {
+namespace {
+
+constexpr uint32_t kLogSlots = kMaxRunAhead + 2;
+
+template <typename T>
+std::string list(const std::vector<T>& values) {
+  std::string out = "[";
+  for (const T& value : values) out += concat(out.size() > 1 ? " " : "", value);
+  return out + "]";
+}
+
+}  // namespace
+
+Rig::Rig(const RigOptions& chosen)
+    : options(chosen), backend(chosen.schedule_seed, chosen.fault) {
+  target_stream = backend.make_stream({});
+  if (chosen.streams == StreamUse::separate) draft_stream = backend.make_stream({});
+  for (int32_t s = 0; s < chosen.sequences; ++s) {
+    sequences.push_back(std::make_unique<Sequence>(backend, chosen.context, kLogSlots));
+    backend.races().name_sequence(concat("sequence", s), sequences.back()->cells(),
+                                  chosen.context);
+  }
+  target_model = std::make_unique<Model>(
+      open_engine(table_engine(params(), chosen.context).bytes()), backend);
+  target = std::make_unique<Lane>(*target_model, *target_stream, sequence_pointers());
+  if (chosen.window > 0) {
+    TableParams of_drafter = params();
+    of_drafter.own = mix(chosen.model_seed + 99);
+    of_drafter.error = chosen.error;
+    draft_model = std::make_unique<Model>(
+        open_engine(table_engine(of_drafter, chosen.window).bytes()), backend);
+    draft = std::make_unique<Lane>(*draft_model, draft_stream ? *draft_stream : *target_stream,
+                                   sequence_pointers());
+    drafter = std::make_unique<ModelDrafter>(*draft);
+  }
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    backend.races().name_span(concat("target span ", s), *target->span(s));
+    if (draft) backend.races().name_span(concat("draft span ", s), *draft->span(s));
+  }
+}
+
+TableParams Rig::params() const {
+  return {.truth = mix(options.model_seed), .own = 0, .error = 0, .vocab = options.vocab};
+}
+
+std::vector<Sequence*> Rig::sequence_pointers() const {
+  std::vector<Sequence*> pointers;
+  for (const auto& sequence : sequences) pointers.push_back(sequence.get());
+  return pointers;
+}
+
+SamplingParams Ask::params() const {
+  SamplingParams params;
+  params.temperature = temperature;
+  params.max_tokens = max_tokens;
+  params.seed = seed;
+  params.stop_token_ids = eos;
+  return params;
+}
+
+std::string Config::text() const {
+  std::string out =
+      concat("vocab ", rig.vocab, ", context ", rig.context, ", window ", rig.window, ", error ",
+             rig.error, ", model seed ", rig.model_seed, ", schedule seed ", rig.schedule_seed,
+             rig.streams == StreamUse::shared ? ", one stream" : ", two streams", ", draft tokens ",
+             draft_tokens, ", depth ", depth);
+  for (const Ask& ask : asks) {
+    out += concat("; prompt ", list(ask.prompt), ", eos ", list(ask.eos), ", max_tokens ",
+                  ask.max_tokens, ", temperature ", ask.temperature, ", seed ", ask.seed);
+  }
+  return out;
+}
+
+Config draw_config(uint64_t index, int32_t sequences) {
+  Dice dice(index);
+  Config config;
+  RigOptions& rig = config.rig;
+  rig.vocab = dice.one_of({5, 6, 8});
+  rig.error = dice.one_of({0.0, 0.15, 0.4, 1.0});
+  rig.model_seed = dice.bits();
+  rig.schedule_seed = dice.bits();
+  rig.streams = dice.one_of({StreamUse::shared, StreamUse::separate});
+  rig.sequences = sequences;
+  config.depth = dice.between(0, 2);
+  config.draft_tokens = dice.between(0, 3) == 0 ? kRandomLength : dice.between(1, 8);
+  int32_t longest = 0;
+  for (int32_t s = 0; s < sequences; ++s) {
+    Ask ask;
+    for (int32_t i = dice.between(1, 6); i > 0; --i) {
+      ask.prompt.push_back(dice.between(0, rig.vocab - 1));
+    }
+    for (int32_t i = dice.between(0, 2); i > 0; --i) {
+      ask.eos.push_back(dice.between(0, rig.vocab - 1));
+    }
+    ask.max_tokens = dice.between(1, 24);
+    ask.temperature = dice.one_of({0.0f, 0.7f, 1.0f});
+    ask.seed = dice.bits();
+    longest = std::max(longest, static_cast<int32_t>(ask.prompt.size()));
+    config.asks.push_back(std::move(ask));
+  }
+  // Now and then the context ends a sequence before max_tokens.
+  rig.context = longest + (dice.between(0, 3) == 0 ? dice.between(1, 24) : 30);
+  const int32_t limit = longest + 24;
+  rig.window = dice.between(0, 2) == 0 ? std::max(2, dice.between(1, limit + 2)) : rig.context;
+  return config;
+}
+
+std::vector<int32_t> direct(const Rig& rig, const Ask& ask) {
+  const auto length = static_cast<int32_t>(ask.prompt.size());
+  return sample_directly(rig.params(),
+                         {.prompt = ask.prompt,
+                          .eos = ask.eos,
+                          .limit = length + std::min(ask.max_tokens, rig.options.context - length),
+                          .temperature = ask.temperature,
+                          .seed = ask.seed});
+}
+
+std::string difference(const Rig& rig, const Config& config, const Outcome& outcome) {
+  std::string out;
+  for (const std::string& problem : outcome.problems) out += problem + "\n";
+  for (size_t s = 0; s < config.asks.size(); ++s) {
+    const std::vector<int32_t> wanted = direct(rig, config.asks[s]);
+    if (s < outcome.tokens.size() && outcome.tokens[s] == wanted) continue;
+    out += concat("sequence ", s, " has tokens ",
+                  s < outcome.tokens.size() ? list(outcome.tokens[s]) : "none", " instead of ",
+                  list(wanted), "\n");
+  }
+  return out.empty() ? out : out + config.text();
+}
+
+Outcome run_generator(const Config& config) {
+  Rig rig(config.rig);
+  return run_generator(rig, config, {});
+}
+
+Outcome run_generator(Rig& rig, const Config& config, const OnTokens& also_on_tokens) {
+  Generator generator(*rig.target, rig.drafter.get(),
+                      {.draft_tokens = config.draft_tokens, .run_ahead = config.depth});
+  const Sequence& sequence = *rig.sequences[0];
+  const Ask& ask = config.asks[0];
+  Outcome outcome;
+  std::vector<int32_t> delivered;
+  uint32_t calls = 0;
+  const auto on_tokens = [&](std::span<const int32_t> tokens) {
+    // The host has just read the entry of this round.
+    if (!tokens.empty()) rig.backend.host_reads(sequence.cells().log[calls++ % kLogSlots]);
+    delivered.insert(delivered.end(), tokens.begin(), tokens.end());
+    return !also_on_tokens || also_on_tokens(tokens);
+  };
+  const Completion completion = generator.generate(ask.prompt, ask.params(), on_tokens);
+  rig.backend.check_caches(sequence.cells());
+  outcome.problems = rig.backend.violations();
+  outcome.tokens.push_back(completion.token_ids);
+  outcome.finish = completion.finish_reason;
+  outcome.rounds = completion.metrics.rounds;
+  if (delivered != completion.token_ids) outcome.problems.push_back("the callback saw other tokens");
+  if (completion.seed != ask.seed) outcome.problems.push_back("another seed was reported");
+  size_t committed = completion.token_ids.empty() ? 0 : 1;
+  for (const RoundRecord& round : completion.metrics.rounds) {
+    committed += static_cast<size_t>(round.committed);
+    if (round.accepted > round.drafted || round.committed < 1 ||
+        round.committed > round.accepted + 1 || round.committed < round.accepted) {
+      outcome.problems.push_back(concat("a round drafted ", round.drafted, ", accepted ",
+                                        round.accepted, ", committed ", round.committed));
+    }
+  }
+  if (committed != completion.token_ids.size()) outcome.problems.push_back("rounds do not add up");
+  return outcome;
+}
+
+namespace {
+
+// The host side of a Lockstep run: reads the entries of all sequences and checks that they follow
+// one another.
+class Reader {
+ public:
+  Reader(Rig& rig, const Config& config, Outcome& outcome)
+      : rig_(rig), config_(config), outcome_(outcome), stopped_(config.asks.size(), false) {
+    outcome.tokens.resize(config.asks.size());
+  }
+
+  void read(size_t s, uint32_t round, int32_t draft_tokens) {
+    const LogEntry& entry = rig_.sequences[s]->entry(round);
+    rig_.backend.host_reads(entry);
+    std::vector<int32_t>& tokens = outcome_.tokens[s];
+    const auto before = static_cast<int32_t>(config_.asks[s].prompt.size() + tokens.size());
+    if (entry.round != round || entry.committed_before != before) {
+      complain("entry ", round, " says round ", entry.round, " behind ", entry.committed_before,
+               " tokens instead of ", before);
+    }
+    if ((entry.count == 0) != stopped_[s]) complain("entry ", round, " has ", entry.count, " tokens");
+    if (entry.drafted > draft_tokens || entry.judged > entry.drafted ||
+        entry.accepted > entry.judged || entry.count > entry.accepted + 1) {
+      complain("entry ", round, ": drafted ", entry.drafted, ", judged ", entry.judged,
+               ", accepted ", entry.accepted, ", committed ", entry.count);
+    }
+    tokens.insert(tokens.end(), entry.tokens, entry.tokens + entry.count);
+    if (entry.stop != Stop::running) stopped_[s] = true;
+  }
+
+  bool all_stopped() const {
+    return std::all_of(stopped_.begin(), stopped_.end(), [](bool stopped) { return stopped; });
+  }
+
+ private:
+  template <typename... Parts>
+  void complain(const Parts&... parts) {
+    outcome_.problems.push_back(concat(parts...));
+  }
+
+  Rig& rig_;
+  const Config& config_;
+  Outcome& outcome_;
+  std::vector<bool> stopped_;
+};
+
+void begin_sequence(Rig& rig, Lockstep& loop, const Ask& ask, size_t s) {
+  const auto length = static_cast<int32_t>(ask.prompt.size());
+  const int32_t window = rig.drafter ? rig.drafter->window() : 0;
+  rig.sequences[s]->begin({.prompt = ask.prompt,
+                           .eos = ask.eos,
+                           .max_tokens = ask.max_tokens,
+                           .draft_window = window,
+                           .seed = ask.seed},
+                          ask.params());
+  if (rig.drafter) rig.drafter->enqueue_prompt_chunk(s, 0, std::min(length, window));
+  loop.enqueue_prompt_verdict(s, 0, length);
+}
+
+}  // namespace
+
+Outcome run_lockstep(const Config& config) {
+  Rig rig(config.rig);
+  return run_lockstep(rig, config);
+}
+
+Outcome run_lockstep(Rig& rig, const Config& config) {
+  struct Round {
+    Event event;
+    int32_t draft_tokens;
+  };
+  Outcome outcome;
+  Dice dice(config.rig.schedule_seed + 1);
+  Lockstep loop(*rig.target, rig.drafter.get());
+  Reader reader(rig, config, outcome);
+  for (size_t s = 0; s < config.asks.size(); ++s) begin_sequence(rig, loop, config.asks[s], s);
+  std::deque<Round> rounds{{rig.target_stream->record(), 0}};
+  uint32_t next = 0;
+  const auto read_oldest = [&] {
+    rounds.front().event.wait();
+    for (size_t s = 0; s < config.asks.size(); ++s) reader.read(s, next, rounds.front().draft_tokens);
+    rounds.pop_front();
+    ++next;
+  };
+  while (!reader.all_stopped() && next < 200) {
+    while (rounds.size() <= static_cast<size_t>(config.depth)) {
+      const int32_t k =
+          config.draft_tokens == kRandomLength ? dice.between(0, 8) : config.draft_tokens;
+      rounds.push_back({loop.enqueue_round(k), k});
+    }
+    read_oldest();
+  }
+  while (!rounds.empty()) read_oldest();  // empty entries behind the stop
+  if (rig.drafter) rig.drafter->stream().record().wait();
+  for (const auto& sequence : rig.sequences) rig.backend.check_caches(sequence->cells());
+  const auto& violations = rig.backend.violations();
+  outcome.problems.insert(outcome.problems.end(), violations.begin(), violations.end());
+  return outcome;
+}
+
+}  // namespace specrt::testing

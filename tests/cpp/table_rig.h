@@ -1,0 +1,116 @@
+// Everything that a decoding test needs around a table model: a scripted backend, target and
+// drafter, streams, sequences; and the configurations that the random tests draw.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "decode/generator.h"
+#include "decode/model_drafter.h"
+#include "scripted_backend.h"
+#include "table_model.h"
+
+namespace specrt::testing {
+
+// Deterministic draws for configurations.
+class Dice {
+ public:
+  explicit Dice(uint64_t seed) : state_(mix(seed)) {}
+
+  uint64_t bits() { return state_ = mix(state_); }
+  int32_t between(int32_t low, int32_t high) {  // both included
+    return low + static_cast<int32_t>(bits() % static_cast<uint64_t>(high - low + 1));
+  }
+  template <typename T, size_t n>
+  T one_of(const T (&choices)[n]) {
+    return choices[bits() % n];
+  }
+
+ private:
+  uint64_t state_;
+};
+
+enum class StreamUse { shared, separate };
+
+struct RigOptions {
+  int32_t vocab = 5;
+  int32_t context = 64;       // of the target
+  int32_t window = 64;        // context of the drafter; 0: no drafter
+  double error = 0;           // of the drafter
+  uint64_t model_seed = 1;
+  uint64_t schedule_seed = 1;
+  StreamUse streams = StreamUse::separate;
+  int32_t sequences = 1;
+  Fault fault = Fault::none;
+};
+
+class Rig {
+ public:
+  explicit Rig(const RigOptions& options);
+
+  TableParams params() const;  // of the target
+
+  RigOptions options;
+  ScriptedBackend backend;
+  std::unique_ptr<Stream> target_stream;
+  std::unique_ptr<Stream> draft_stream;  // null where the streams are shared
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  std::unique_ptr<Model> target_model;
+  std::unique_ptr<Lane> target;
+  std::unique_ptr<Model> draft_model;
+  std::unique_ptr<Lane> draft;
+  std::unique_ptr<ModelDrafter> drafter;  // null without one
+
+ private:
+  std::vector<Sequence*> sequence_pointers() const;
+};
+
+// One request.
+struct Ask {
+  std::vector<int32_t> prompt;
+  std::vector<int32_t> eos;
+  int32_t max_tokens = 8;
+  float temperature = 0;
+  uint64_t seed = 7;
+
+  SamplingParams params() const;
+};
+
+struct Config {
+  RigOptions rig;
+  std::vector<Ask> asks;      // one for each sequence
+  int32_t draft_tokens = 4;   // kRandomLength: another length in every round
+  int32_t depth = 1;
+
+  std::string text() const;   // for messages
+};
+
+inline constexpr int32_t kRandomLength = -1;
+
+// Configuration number `index` of the random tests.
+Config draw_config(uint64_t index, int32_t sequences);
+
+// What direct sampling gives for a request.
+std::vector<int32_t> direct(const Rig& rig, const Ask& ask);
+
+// What a run gave, one for each sequence, and what the checks said.
+struct Outcome {
+  std::vector<std::vector<int32_t>> tokens;
+  std::vector<RoundRecord> rounds;  // Generator only
+  FinishReason finish = FinishReason::length;
+  std::vector<std::string> problems;  // failed invariants, races, wrong log entries
+};
+
+// Runs the request of a one-sequence configuration through a Generator.
+Outcome run_generator(const Config& config);
+Outcome run_generator(Rig& rig, const Config& config, const OnTokens& also_on_tokens);
+
+// Runs the configuration through Lockstep as a host would, `depth` rounds ahead.
+Outcome run_lockstep(const Config& config);
+Outcome run_lockstep(Rig& rig, const Config& config);
+
+// Empty when the outcome is that of direct sampling and no check failed.
+std::string difference(const Rig& rig, const Config& config, const Outcome& outcome);
+
+}  // namespace specrt::testing

@@ -1,0 +1,86 @@
+"""Sampled tokens follow the model's distribution, with and without a drafter."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference.pick import pick
+from reference.tiny_llama import TinyLlama, write_tiny_llama
+from reference.warp import Sampling, warp
+from specrt import LLM, SamplingParams, _core
+from specrt.build import build
+
+TARGET = _core.EngineRole.target
+PROMPT = [100, 120, 7, 50]
+SAMPLES = 4000
+# 99.99 % point of chi-square with n degrees of freedom, Wilson and Hilferty's approximation.
+Z_9999 = 3.719
+
+
+def chi_square_limit(freedom: int) -> float:
+    share = 2 / (9 * freedom)
+    return float(freedom * (1 - share + Z_9999 * share**0.5) ** 3)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    target = write_tiny_llama(folder / "target", TinyLlama(layers=1))
+    draft = write_tiny_llama(folder / "draft", TinyLlama(layers=1, hidden=32, seed=1))
+    return build(target, draft=draft, out=folder / "bundle", dtype="f32", progress=False)
+
+
+def probabilities(llm: LLM, tokens: list[int], sampling: Sampling) -> np.ndarray:
+    """Distribution of the token after `tokens`, by the reference's warping."""
+    logits = llm.core.logits(TARGET, tokens)[-1]
+    return np.exp(warp(logits, sampling))
+
+
+@pytest.mark.parametrize("method", ["autoregressive", "speculative"])
+def test_pairs_of_tokens_follow_the_model(method: str, bundle: Path) -> None:
+    """Chi-square of the second and third token: the second may be drafted, the third a bonus."""
+    sampling = Sampling(temperature=0.8, top_k=6, top_p=0.97, min_p=0.01)
+    llm = LLM(bundle, method=method, threads=1)
+    counts: Counter[tuple[int, int]] = Counter()
+    for seed in range(SAMPLES):
+        params = SamplingParams(
+            temperature=0.8, top_k=6, top_p=0.97, min_p=0.01, max_tokens=2, ignore_eos=True,
+            seed=seed,
+        )
+        [out] = llm.generate([PROMPT], params)
+        counts[out.token_ids[0], out.token_ids[1]] += 1
+    expected = {}
+    first = probabilities(llm, PROMPT, sampling)
+    for token in np.flatnonzero(first):
+        second = probabilities(llm, [*PROMPT, int(token)], sampling)
+        for follower in np.flatnonzero(second):
+            expected[int(token), int(follower)] = SAMPLES * first[token] * second[follower]
+    assert set(counts) <= set(expected)
+    # Rare pairs are pooled, so that every cell expects at least five.
+    rare = [pair for pair, mean in expected.items() if mean < 5]
+    cells = [(counts[p], mean) for p, mean in expected.items() if mean >= 5]
+    if rare:
+        cells.append((sum(counts[p] for p in rare), sum(expected[p] for p in rare)))
+    statistic = sum((seen - mean) ** 2 / mean for seen, mean in cells)
+    assert statistic < chi_square_limit(len(cells) - 1)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_every_token_is_the_reference_pick(temperature: float, bundle: Path) -> None:
+    """y = argmax(log p / T + Gumbel(seed, position)), near ties of float32 aside."""
+    sampling = Sampling(temperature=temperature, top_k=40, top_p=0.95)
+    llm = LLM(bundle, method="speculative", num_speculative_tokens=3, threads=1)
+    agree = total = 0
+    for seed in range(8):
+        params = SamplingParams(
+            temperature=temperature, top_k=40, top_p=0.95, max_tokens=40, ignore_eos=True, seed=seed
+        )
+        [out] = llm.generate([PROMPT], params)
+        tokens = [*PROMPT, *out.token_ids]
+        logits = llm.core.logits(TARGET, tokens)
+        for position in range(len(PROMPT), len(tokens)):
+            expected = pick(logits[position - 1], position, seed, sampling)
+            agree += expected == tokens[position]
+            total += 1
+    assert agree >= 0.995 * total

@@ -1,0 +1,101 @@
+"""The drafting method never changes the output: 200 prompts, greedy and sampled."""
+
+from pathlib import Path
+
+import pytest
+import specrt
+from specrt import LLM, SamplingParams
+
+TOKENS = 40
+
+
+@pytest.fixture(scope="module")
+def autoregressive(demo_bundle: Path) -> LLM:
+    return LLM(demo_bundle, method="autoregressive", threads=2)
+
+
+@pytest.fixture(scope="module")
+def speculative(demo_bundle: Path) -> LLM:
+    return LLM(demo_bundle, method="speculative", num_speculative_tokens=5, threads=2)
+
+
+def chat_prompts(llm: LLM, prompts: list[dict[str, str]]) -> list[str]:
+    return [
+        llm.tokenizer.apply_chat_template([{"role": "user", "content": row["prompt"]}])
+        for row in prompts
+    ]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8, 1.0])
+def test_methods_agree_on_200_prompts(
+    temperature: float,
+    autoregressive: LLM,
+    speculative: LLM,
+    prompts: list[dict[str, str]],
+) -> None:
+    assert len(prompts) == 200
+    drafted = accepted = 0
+    for number, prompt in enumerate(chat_prompts(autoregressive, prompts)):
+        params = SamplingParams(temperature=temperature, max_tokens=TOKENS, seed=number)
+        [plain] = autoregressive.generate(prompt, params)
+        [fast] = speculative.generate(prompt, params)
+        assert fast.token_ids == plain.token_ids, prompts[number]["id"]
+        assert fast.finish_reason == plain.finish_reason
+        speculation = fast.metrics.speculative_decoding
+        if speculation is not None:
+            drafted += speculation.num_draft_tokens
+            accepted += speculation.num_accepted_draft_tokens
+    # The comparison means something only if drafts were accepted and refused.
+    assert 0.2 * drafted < accepted < drafted
+
+
+@pytest.mark.parametrize("draft_tokens", [1, 2, 3, 8, 20, 63])
+@pytest.mark.parametrize("run_ahead", [0, 1, 2])
+def test_methods_agree_for_every_draft_length(
+    draft_tokens: int,
+    run_ahead: int,
+    demo_bundle: Path,
+    autoregressive: LLM,
+    prompts: list[dict[str, str]],
+) -> None:
+    llm = LLM(
+        demo_bundle,
+        method="speculative",
+        num_speculative_tokens=draft_tokens,
+        run_ahead=run_ahead,
+        threads=2,
+    )
+    params = SamplingParams(temperature=0.7, top_k=50, top_p=0.95, min_p=0.02, max_tokens=48, seed=3)
+    for prompt in chat_prompts(llm, prompts[::50]):
+        [plain] = autoregressive.generate(prompt, params)
+        [fast] = llm.generate(prompt, params)
+        assert fast.token_ids == plain.token_ids
+
+
+def test_threads_and_rows_do_not_change_the_output(
+    demo_bundle: Path, autoregressive: LLM, prompts: list[dict[str, str]]
+) -> None:
+    params = SamplingParams(temperature=0, max_tokens=40)
+    for threads in (1, 3):
+        llm = LLM(demo_bundle, method="speculative", num_speculative_tokens=4, threads=threads)
+        for prompt in chat_prompts(llm, prompts[::40]):
+            [plain] = autoregressive.generate(prompt, params)
+            assert llm.generate(prompt, params)[0].token_ids == plain.token_ids
+
+
+def test_the_same_bundle_serves_as_its_own_drafter(
+    demo_bundle: Path, tmp_path: Path, prompts: list[dict[str, str]]
+) -> None:
+    """A drafter equal to the target is always right, greedy and sampled alike."""
+    target = Path(specrt.__file__).parent / "demo" / "target"
+    bundle = specrt.build(target, draft=target, out=tmp_path / "bundle", progress=False)
+    llm = LLM(bundle, method="speculative", num_speculative_tokens=4, threads=2)
+    for temperature in (0.0, 1.0):
+        params = SamplingParams(
+            temperature=temperature, max_tokens=61, ignore_eos=True, seed=11
+        )
+        [out] = llm.generate(prompts[0]["prompt"], params)
+        speculation = out.metrics.speculative_decoding
+        assert speculation is not None
+        assert speculation.draft_acceptance_rate == 1.0
+        assert speculation.mean_acceptance_length == 5.0

@@ -1,0 +1,110 @@
+"""A step of an engine gives the logits of Hugging Face transformers on the same checkpoint."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import specrt
+import torch
+from reference.tiny_llama import LLAMA3_SCALING, ConfigForm, Head, TinyLlama, write_tiny_llama
+from specrt import _core
+from specrt.build import build
+from transformers import AutoModelForCausalLM
+
+TARGET = _core.EngineRole.target
+
+ODD_MODELS = {
+    "default": TinyLlama(),
+    "untied": TinyLlama(head=Head.UNTIED, seed=2),
+    "one kv head": TinyLlama(heads=5, kv_heads=1, head_dim=6, seed=3),
+    "as many kv heads": TinyLlama(heads=3, kv_heads=3, head_dim=14, seed=4),
+    "odd sizes": TinyLlama(hidden=35, ffn=51, vocab=301, heads=2, kv_heads=1, head_dim=26, seed=5),
+    "llama3 scaling": TinyLlama(rope_scaling=LLAMA3_SCALING, rope_theta=500000.0, seed=6),
+    "old config": TinyLlama(config_form=ConfigForm.TRANSFORMERS_4, rope_theta=5000.0, seed=7),
+    "sharded": TinyLlama(shards=3, seed=8),
+    "one wide layer": TinyLlama(layers=1, hidden=130, head_dim=64, heads=4, kv_heads=2, seed=9),
+}
+
+
+def expected_logits(folder: Path, tokens: list[int]) -> np.ndarray:
+    """Logits (tokens, vocab) of transformers in float32."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logits: np.ndarray = model(torch.tensor([tokens])).logits[0].numpy()
+    return logits
+
+
+def random_tokens(count: int, vocab: int) -> list[int]:
+    return np.random.default_rng(count).integers(0, vocab, count).tolist()
+
+
+@pytest.mark.parametrize("name", ODD_MODELS)
+@pytest.mark.parametrize("isa", _core.cpu_isas())
+def test_f32_equals_transformers(name: str, isa: str, tmp_path: Path) -> None:
+    model = ODD_MODELS[name]
+    folder = write_tiny_llama(tmp_path / "model", model)
+    bundle = build(folder, out=tmp_path / "bundle", dtype="f32", progress=False)
+    tokens = random_tokens(75, model.vocab)
+    llm = specrt.LLM(bundle, threads=2, isa=isa)
+    actual = llm.core.logits(TARGET, tokens)
+    expected = expected_logits(folder, tokens)
+    assert np.abs(actual - expected).max() < 1e-4 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("name", ["default", "odd sizes", "llama3 scaling"])
+@pytest.mark.parametrize("isa", _core.cpu_isas())
+def test_bf16_is_close_to_transformers_in_f32(name: str, isa: str, tmp_path: Path) -> None:
+    """Activations are rounded to bf16 before each matmul: 8 bits of mantissa, a few layers deep.
+
+    Tolerance: 3 % of the logit range at worst, 0.5 % on average.
+    """
+    model = ODD_MODELS[name]
+    folder = write_tiny_llama(tmp_path / "model", model)
+    bundle = build(folder, out=tmp_path / "bundle", dtype="bf16", progress=False)
+    tokens = random_tokens(75, model.vocab)
+    actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
+    expected = expected_logits(folder, tokens)
+    error = np.abs(actual - expected) / np.ptp(expected)
+    assert error.max() < 3e-2
+    assert error.mean() < 5e-3
+
+
+@pytest.mark.parametrize("role", ["target", "draft"])
+def test_demo_models_equal_transformers(
+    role: str, demo_bundle: Path, tmp_path: Path, prompts: list[dict[str, str]]
+) -> None:
+    folder = Path(specrt.__file__).parent / "demo" / role
+    bundle = build(folder, out=tmp_path / "bundle", dtype="f32", progress=False)
+    llm = specrt.LLM(bundle, threads=2)
+    tokens = llm.tokenizer.encode(prompts[0]["prompt"])[:200]
+    expected = expected_logits(folder, tokens)
+    assert np.abs(llm.core.logits(TARGET, tokens) - expected).max() < 1e-4 * np.ptp(expected)
+
+    demo = specrt.LLM(demo_bundle, method="speculative", threads=2)
+    core_role = TARGET if role == "target" else _core.EngineRole.drafter
+    error = np.abs(demo.core.logits(core_role, tokens) - expected) / np.ptp(expected)
+    assert error.max() < 3e-2
+    assert error.mean() < 5e-3
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("isa", _core.cpu_isas())
+def test_logits_do_not_depend_on_rows_or_threads(dtype: str, isa: str, tmp_path: Path) -> None:
+    """Row invariance of a whole step, bit for bit."""
+    folder = write_tiny_llama(tmp_path / "model", ODD_MODELS["odd sizes"])
+    bundle = build(folder, out=tmp_path / "bundle", dtype=dtype, progress=False)
+    tokens = random_tokens(150, 301)
+    expected = specrt.LLM(bundle, threads=1, isa=isa).core.logits(TARGET, tokens, rows=1)
+    for threads in (1, 2, 3):
+        llm = specrt.LLM(bundle, threads=threads, isa=isa)
+        for rows in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 33, 48, 63, 64):
+            actual = llm.core.logits(TARGET, tokens, rows=rows)
+            assert np.array_equal(actual, expected), f"{rows} rows, {threads} threads"
+
+
+def test_demo_logits_do_not_depend_on_rows(demo_bundle: Path) -> None:
+    llm = specrt.LLM(demo_bundle, threads=2)
+    tokens = random_tokens(130, llm.core.vocab)
+    expected = llm.core.logits(TARGET, tokens, rows=1)
+    for rows in (2, 5, 8, 13, 64):
+        assert np.array_equal(llm.core.logits(TARGET, tokens, rows=rows), expected), rows

@@ -1,0 +1,135 @@
+"""Attention against the reference: prefixes, chains, trees, several sequences."""
+
+import numpy as np
+import pytest
+from op_arrays import DTYPES, Cache, bits, empty_rows, padded_rows, stored, values
+from reference.ops import attention_rows
+from reference.tolerances import assert_close
+from specrt._core import ops
+
+# heads, kv heads, head size
+HEADS = [(1, 1, 2), (4, 4, 16), (6, 2, 64), (12, 4, 64), (8, 1, 24), (5, 5, 80), (4, 2, 128)]
+TREE = [0b1, 0b11, 0b101, 0b1011, 0b10011, 0b100101, 0b1001011]
+
+
+class Case:
+    """A cache with `base` entries and n new rows in it, and their queries."""
+
+    def __init__(self, n: int, base: int, heads: int, kv: int, e: int, dtype: str) -> None:
+        rng = np.random.default_rng(n * 1000 + base)
+        self.n, self.base, self.heads, self.kv, self.e, self.dtype = n, base, heads, kv, e, dtype
+        self.slots = -(-(base + n) // 16) * 16 + 16
+        self.q = rng.standard_normal((n, heads, e)) * 2
+        self.k = rng.standard_normal((base + n, kv, e))
+        self.v = rng.standard_normal((base + n, kv, e))
+        self.cache = Cache(kv, e, self.slots, dtype)
+        self.cache.fill(range(base + n), self.k, self.v)
+
+    def run(self, runner: ops.Runner, step: ops.Step, rows: int) -> np.ndarray:
+        """Attention output (rows, h, e) as stored; queries of missing rows are NaN."""
+        q = empty_rows(rows, self.heads * self.e, self.dtype)
+        q[: self.n] = stored(self.q, self.dtype).reshape(self.n, -1)
+        out = empty_rows(rows, self.heads * self.e, self.dtype)
+        scale = 1 / np.sqrt(self.e)
+        runner.attention(step, q, self.heads, self.kv, self.e, self.slots, scale, out)
+        return out.reshape(rows, self.heads, self.e)
+
+    def expected(self, sees: list[int]) -> np.ndarray:
+        """The reference on the stored inputs."""
+        q, k, v = (values(stored(x, self.dtype), self.dtype) for x in (self.q, self.k, self.v))
+        b = self.base
+        return attention_rows(q, k[:b], v[:b], k[b:], v[b:], sees)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "kv", "e"), HEADS)
+@pytest.mark.parametrize(("n", "base"), [(1, 0), (1, 15), (1, 16), (3, 30), (8, 100), (64, 7)])
+def test_chain(
+    runner: ops.Runner, n: int, base: int, heads: int, kv: int, e: int, dtype: str
+) -> None:
+    """Row i sees the prefix and rows 0..i."""
+    case = Case(n, base, heads, kv, e, dtype)
+    step = ops.Step(n)
+    step.add(base, n, kv=case.cache.bytes)
+    expected = case.expected([(2 << i) - 1 for i in range(n)])
+    assert_close(values(case.run(runner, step, n), dtype), expected, "attention", dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("base", [0, 5, 64])
+def test_tree(runner: ops.Runner, base: int, dtype: str) -> None:
+    """Row i sees the prefix and its ancestors."""
+    case = Case(len(TREE), base, 6, 2, 64, dtype)
+    step = ops.Step(len(TREE))
+    step.add(base, len(TREE), kv=case.cache.bytes, sees=TREE)
+    out = values(case.run(runner, step, len(TREE)), dtype)
+    assert_close(out, case.expected(TREE), "attention", dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("base", [0, 3, 14, 15, 33])
+def test_tree_equals_chain(runner: ops.Runner, base: int, dtype: str) -> None:
+    """A tree row is bit for bit the last row of its path fed as a chain."""
+    tree = Case(len(TREE), base, 6, 2, 64, dtype)
+    step = ops.Step(len(TREE))
+    step.add(base, len(TREE), kv=tree.cache.bytes, sees=TREE)
+    out = tree.run(runner, step, len(TREE))
+    for row, mask in enumerate(TREE):
+        path = [j for j in range(len(TREE)) if mask >> j & 1]
+        chain = Case(len(path), base, 6, 2, 64, dtype)
+        picked = [*range(base), *(base + j for j in path)]
+        chain.q = tree.q[path]
+        chain.cache.fill(range(base + len(path)), tree.k[picked], tree.v[picked])
+        chain_step = ops.Step(len(path))
+        chain_step.add(base, len(path), kv=chain.cache.bytes)
+        last = chain.run(runner, chain_step, len(path))[-1]
+        np.testing.assert_array_equal(bits(out[row]), bits(last))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_two_sequences(runner: ops.Runner, dtype: str) -> None:
+    """Each segment has its own cache, base and count; rows that do not exist stay untouched."""
+    first, second = Case(2, 40, 4, 2, 16, dtype), Case(3, 9, 4, 2, 16, dtype)
+    step = ops.Step(4)
+    step.add(40, 2, kv=first.cache.bytes)
+    slots = max(first.slots, second.slots)
+    caches = [Cache(2, 16, slots, dtype) for _ in range(2)]
+    step = ops.Step(4)
+    q = empty_rows(8, 64, dtype)
+    for s, (case, cache) in enumerate(zip((first, second), caches, strict=True)):
+        cache.fill(range(case.base + case.n), case.k, case.v)
+        step.add(case.base, case.n, kv=cache.bytes)
+        q[4 * s : 4 * s + case.n] = stored(case.q, dtype).reshape(case.n, -1)
+    out = empty_rows(8, 64, dtype)
+    untouched = bits(out.copy())
+    runner.attention(step, q, 4, 2, 16, slots, 0.25, out)
+    for s, case in enumerate((first, second)):
+        expected = case.expected([(2 << i) - 1 for i in range(case.n)])
+        rows = values(out[4 * s : 4 * s + case.n], dtype)
+        assert_close(rows.reshape(expected.shape), expected, "attention", dtype)
+    missing = [2, 3, 7]
+    np.testing.assert_array_equal(bits(out)[missing], untouched[missing])
+
+
+def test_large_scores(runner: ops.Runner) -> None:
+    """Softmax subtracts the maximum: scores of several thousand stay finite."""
+    case = Case(2, 20, 2, 1, 16, "f32")
+    case.q *= 1000
+    step = ops.Step(2)
+    step.add(20, 2, kv=case.cache.bytes)
+    out = case.run(runner, step, 2)
+    assert np.isfinite(out).all()
+    weights = padded_rows(out.reshape(2, -1), "f32")
+    assert np.abs(weights).max() <= np.abs(case.v).max() * 1.0001
+
+
+def test_refuses_slots_beyond_the_cache(runner: ops.Runner) -> None:
+    """An error of the worker arrives with the event; the stream works again afterwards."""
+    case = Case(2, 20, 2, 1, 16, "f32")
+    step = ops.Step(2)
+    step.add(case.slots - 1, 2, kv=case.cache.bytes)
+    with pytest.raises(RuntimeError, match="attention: slot"):
+        case.run(runner, step, 2)
+    step = ops.Step(2)
+    step.add(20, 2, kv=case.cache.bytes)
+    assert np.isfinite(case.run(runner, step, 2)).all()
