@@ -19,6 +19,15 @@ double seconds_since(Clock::time_point begin) {
 // noticed within a few chunks.
 constexpr size_t kChunksAhead = 2;
 
+// Waits until the stream is idle. The first error of a request is the one that its caller sees; work
+// behind it was dropped.
+void finish(Stream& stream) {
+  try {
+    stream.record().wait();
+  } catch (const std::exception&) {
+  }
+}
+
 }  // namespace
 
 // What the host knows of the request that runs.
@@ -155,12 +164,8 @@ void Generator::read_entry(Request& request) {
 
 void Generator::drain(Request& request) {
   request.events.clear();
-  try {
-    target_.stream().record().wait();
-    if (drafter_ != nullptr) drafter_->stream().record().wait();
-  } catch (const std::exception&) {
-    // The first error of the request is the one that its caller sees; work behind it was dropped.
-  }
+  finish(target_.stream());
+  if (drafter_ != nullptr) finish(drafter_->stream());
 }
 
 }  // namespace specrt

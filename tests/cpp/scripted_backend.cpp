@@ -377,9 +377,13 @@ void ScriptedBackend::check_cache(const char* what, const StepSpan* span, const 
   }
 }
 
-void ScriptedBackend::check_caches(const SequenceCells& sequence) {
+void ScriptedBackend::check_target_cache(const SequenceCells& sequence) {
   const Cells& s = *sequence.cells;
   check_cache("target at the end", target_spans_[&s], sequence.tok, s.committed - 1);
+}
+
+void ScriptedBackend::check_draft_cache(const SequenceCells& sequence) {
+  const Cells& s = *sequence.cells;
   const auto draft = draft_spans_.find(&s);
   if (draft == draft_spans_.end()) return;
   require(s.draft_kv <= s.committed - 1, "D is ", peek(s.draft_kv), " at the end");

@@ -58,8 +58,10 @@ class ScriptedBackend final : public Backend {
   // The host reads a log entry: only after an event that covers its round.
   void host_reads(const LogEntry& entry) { races_.access(&entry, CellAccess::read); }
 
-  // All caches of a sequence hold its committed tokens, as far as C and D say. Host, streams idle.
-  void check_caches(const SequenceCells& sequence);
+  // The caches of a sequence hold its committed tokens, as far as C and D say. For the host, while
+  // the streams are idle.
+  void check_target_cache(const SequenceCells& sequence);
+  void check_draft_cache(const SequenceCells& sequence);
 
   // The op that runs as number `count` from now, counted from 1, throws.
   void fail_op(uint64_t count) { fail_at_ = ops_run_ + count; }

@@ -1,5 +1,7 @@
 #include "scripted_stream.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "table_model.h"
 
@@ -12,28 +14,28 @@ const std::shared_ptr<ScriptedEvent> kNoEvent;
 
 void ScriptedEvent::wait() {
   scheduler_.run_until(*this);
-  if (!error) return;
-  stream_.forget_error();
-  std::rethrow_exception(error);
+  if (!failure) return;
+  failure->reported_at = std::min(failure->reported_at, scheduler_.peek_number());
+  std::rethrow_exception(failure->error);
 }
 
 Event ScriptedStream::record() {
-  auto event = std::make_shared<ScriptedEvent>(scheduler_, *this);
-  enqueue({.op = nullptr, .record = event, .wait = kNoEvent, .clock = {}});
+  auto event = std::make_shared<ScriptedEvent>(scheduler_);
+  enqueue({.op = nullptr, .record = event, .wait = kNoEvent, .clock = {}, .number = 0});
   return Event(event);
 }
 
 void ScriptedStream::wait(const Event& event) {
   auto state = std::static_pointer_cast<ScriptedEvent>(event.shared_state());
   if (!state || ignores_waits_) return;
-  enqueue({.op = nullptr, .record = kNoEvent, .wait = std::move(state), .clock = {}});
+  enqueue({.op = nullptr, .record = kNoEvent, .wait = std::move(state), .clock = {}, .number = 0});
 }
 
 void ScriptedStream::push(std::shared_ptr<const Op> op) {
   if (capture_ != nullptr) {
     capture_->push_back(std::move(op));
   } else {
-    enqueue({.op = std::move(op), .record = kNoEvent, .wait = kNoEvent, .clock = {}});
+    enqueue({.op = std::move(op), .record = kNoEvent, .wait = kNoEvent, .clock = {}, .number = 0});
   }
 }
 
@@ -49,6 +51,7 @@ std::vector<std::shared_ptr<const Op>> ScriptedStream::capture(
 void ScriptedStream::enqueue(Task task) {
   SPECRT_CHECK(capture_ == nullptr, "events cannot be recorded");
   task.clock = scheduler_.races().release(kHost);
+  task.number = scheduler_.next_number();
   queue_.push_back(std::move(task));
   scheduler_.let_streams_run();
 }
@@ -62,19 +65,20 @@ void ScriptedStream::run_one() {
   queue_.pop_front();
   RaceDetector& races = scheduler_.races();
   races.acquire(actor_, task.clock);
+  if (failure_ && task.number >= failure_->reported_at) failure_ = nullptr;
   if (task.wait) {
     races.acquire(actor_, task.wait->clock);
-    if (task.wait->error && !error_) error_ = task.wait->error;
+    if (!failure_) failure_ = task.wait->failure;
   } else if (task.record) {
     task.record->clock = races.release(actor_);
-    task.record->error = error_;
+    task.record->failure = failure_;
     task.record->done = true;
-  } else if (!error_) {
+  } else if (!failure_) {
     races.set_actor(actor_);
     try {
       (*task.op)();
     } catch (...) {
-      error_ = std::current_exception();
+      failure_ = std::make_shared<Failure>(Failure{.error = std::current_exception()});
     }
     races.set_actor(kHost);
   }

@@ -14,23 +14,27 @@
 namespace specrt::testing {
 
 class Scheduler;
-class ScriptedStream;
+
+// The error of an op, shared by all events and streams that it stopped. Work is dropped that was
+// enqueued before a wait of the host threw the error.
+struct Failure {
+  std::exception_ptr error;
+  uint64_t reported_at = ~uint64_t{0};  // number of the first task behind that moment
+};
 
 class ScriptedEvent final : public EventState {
  public:
-  ScriptedEvent(Scheduler& scheduler, ScriptedStream& stream)
-      : scheduler_(scheduler), stream_(stream) {}
+  explicit ScriptedEvent(Scheduler& scheduler) : scheduler_(scheduler) {}
 
   bool ready() const override { return done; }
   void wait() override;
 
   bool done = false;
-  std::exception_ptr error;  // of the work that the event covers
+  std::shared_ptr<Failure> failure;  // of the work that the event covers
   VectorClock clock;
 
  private:
   Scheduler& scheduler_;
-  ScriptedStream& stream_;
 };
 
 using Op = std::function<void()>;
@@ -50,7 +54,6 @@ class ScriptedStream final : public Stream {
 
   bool runnable() const;
   void run_one();
-  void forget_error() { error_ = nullptr; }
   void ignore_waits() { ignores_waits_ = true; }
 
  private:
@@ -59,6 +62,7 @@ class ScriptedStream final : public Stream {
     std::shared_ptr<ScriptedEvent> record;
     std::shared_ptr<ScriptedEvent> wait;
     VectorClock clock;  // of the host when it enqueued the task
+    uint64_t number = 0;
   };
 
   void enqueue(Task task);
@@ -66,7 +70,7 @@ class ScriptedStream final : public Stream {
   Scheduler& scheduler_;
   size_t actor_;
   std::deque<Task> queue_;
-  std::exception_ptr error_;  // work is dropped until a wait of the host has thrown it
+  std::shared_ptr<Failure> failure_;  // why work is dropped
   std::vector<std::shared_ptr<const Op>>* capture_ = nullptr;
   bool ignores_waits_ = false;
 };
@@ -81,6 +85,8 @@ class Scheduler {
   void let_streams_run();
   void run_until(const ScriptedEvent& event);
 
+  uint64_t next_number() { return next_number_++; }
+  uint64_t peek_number() const { return next_number_; }
   RaceDetector& races() { return races_; }
   size_t stream_count() const { return streams_.size(); }
   ScriptedStream& stream(size_t index) { return *streams_[index]; }
@@ -90,6 +96,7 @@ class Scheduler {
   uint64_t draw();
 
   uint64_t random_;
+  uint64_t next_number_ = 0;  // of tasks, over all streams
   RaceDetector& races_;
   std::vector<ScriptedStream*> streams_;
 };

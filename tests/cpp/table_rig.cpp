@@ -156,7 +156,9 @@ Outcome run_generator(Rig& rig, const Config& config, const OnTokens& also_on_to
     return !also_on_tokens || also_on_tokens(tokens);
   };
   const Completion completion = generator.generate(ask.prompt, ask.params(), on_tokens);
-  rig.backend.check_caches(sequence.cells());
+  rig.backend.check_target_cache(sequence.cells());
+  // A request for one token never feeds the drafter.
+  if (direct(rig, ask).size() > 1) rig.backend.check_draft_cache(sequence.cells());
   outcome.problems = rig.backend.violations();
   outcome.tokens.push_back(completion.token_ids);
   outcome.finish = completion.finish_reason;
@@ -270,7 +272,10 @@ Outcome run_lockstep(Rig& rig, const Config& config) {
   }
   while (!rounds.empty()) read_oldest();  // empty entries behind the stop
   if (rig.drafter) rig.drafter->stream().record().wait();
-  for (const auto& sequence : rig.sequences) rig.backend.check_caches(sequence->cells());
+  for (const auto& sequence : rig.sequences) {
+    rig.backend.check_target_cache(sequence->cells());
+    rig.backend.check_draft_cache(sequence->cells());
+  }
   const auto& violations = rig.backend.violations();
   outcome.problems.insert(outcome.problems.end(), violations.begin(), violations.end());
   return outcome;

@@ -16,13 +16,13 @@ TARGET = _core.EngineRole.target
 ODD_MODELS = {
     "default": TinyLlama(),
     "untied": TinyLlama(head=Head.UNTIED, seed=2),
-    "one kv head": TinyLlama(heads=5, kv_heads=1, head_dim=6, seed=3),
+    "one kv head": TinyLlama(hidden=45, heads=5, kv_heads=1, head_dim=6, seed=3),
     "as many kv heads": TinyLlama(heads=3, kv_heads=3, head_dim=14, seed=4),
-    "odd sizes": TinyLlama(hidden=35, ffn=51, vocab=301, heads=2, kv_heads=1, head_dim=26, seed=5),
+    "odd sizes": TinyLlama(hidden=35, ffn=51, vocab=301, heads=7, kv_heads=1, head_dim=26, seed=5),
     "llama3 scaling": TinyLlama(rope_scaling=LLAMA3_SCALING, rope_theta=500000.0, seed=6),
     "old config": TinyLlama(config_form=ConfigForm.TRANSFORMERS_4, rope_theta=5000.0, seed=7),
     "sharded": TinyLlama(shards=3, seed=8),
-    "one wide layer": TinyLlama(layers=1, hidden=130, head_dim=64, heads=4, kv_heads=2, seed=9),
+    "one wide layer": TinyLlama(layers=1, hidden=132, head_dim=64, heads=4, kv_heads=2, seed=9),
 }
 
 

@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         raw=args.raw,
     )
+    if args.json is not None and not args.json.parent.is_dir():
+        raise ValueError(f"there is no folder {args.json.parent} for --json")
     prompts = [prompt for file in args.prompts for prompt in read_prompts(file, args.limit)]
     bundle = named_bundle(args.bundle)
     result = run_bench(bundle, prompts, options, progress=sys.stderr.isatty())

@@ -17,6 +17,7 @@ from specrt.eval.draft_length import (
     ASSUMED_ACCEPTANCE,
     best_draft_length,
     step_costs,
+    step_curves,
 )
 from specrt.eval.machine import cpu_model
 from specrt.eval.table import text_table
@@ -144,10 +145,11 @@ def curve_lines(bundle: Bundle) -> list[str]:
     lines = [f"step times  {where}{printable(curves.get('isa'))}; milliseconds by rows"]
     if _is_elsewhere(curves):
         lines.append("            NOT this machine; measure again with: specrt tune BUNDLE")
-    rows = sorted(map(int, curves["step_ms"]["target"]))
+    by_role = {role: dict(curve.points) for role, curve in step_curves(curves).items()}
+    rows = by_role["target"]
     table = [["rows", *map(str, rows)]]
-    for role, step_ms in curves["step_ms"].items():
-        table.append([printable(role), *(f"{step_ms[str(n)]:.3g}" for n in rows)])
+    for role, ms in by_role.items():
+        table.append([role, *(f"{ms[n]:.3g}" if n in ms else "-" for n in rows)])
     lines += [f"  {line}" for line in text_table(table, texts=1).splitlines()]
     if costs is None:
         return lines

@@ -124,7 +124,7 @@ def step_curve(step_ms: object) -> StepCurve:
         points = sorted((int(rows), float(ms)) for rows, ms in step_ms.items())
         if points[0][0] < 1 or not all(0.0 < ms < float("inf") for _, ms in points):
             raise ValueError("rows and milliseconds must be positive")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Error(
             f"the step times in the manifest are damaged ({error}); "
             "measure them again with: specrt tune BUNDLE"
@@ -132,14 +132,18 @@ def step_curve(step_ms: object) -> StepCurve:
     return StepCurve(tuple(points))
 
 
+def step_curves(curves: Mapping[str, Any]) -> dict[str, StepCurve]:
+    """Curves by role, "target" and perhaps "draft", of a manifest. Raises Error if damaged."""
+    step_ms = curves.get("step_ms")
+    roles: Mapping[str, Any] = step_ms if isinstance(step_ms, Mapping) else {}
+    found = {"target": step_curve(roles.get("target"))}
+    return found | {"draft": step_curve(roles["draft"])} if "draft" in roles else found
+
+
 def step_costs(curves: Mapping[str, Any]) -> StepCosts | None:
     """The costs in a manifest's `curves`; None without a draft. Raises Error if damaged."""
-    step_ms = curves.get("step_ms")
-    steps: Mapping[str, Any] = step_ms if isinstance(step_ms, Mapping) else {}
-    target = step_curve(steps.get("target"))
-    if "draft" not in steps:
-        return None
-    return StepCosts(target, step_curve(steps["draft"]))
+    found = step_curves(curves)
+    return StepCosts(found["target"], found["draft"]) if "draft" in found else None
 
 
 def favoured_draft_length(curves: Mapping[str, Any]) -> int:
