@@ -1,0 +1,216 @@
+"""Builds a bundle: reads models, plans and checks everything, then writes the engines."""
+
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from specrt.build.architectures import GRAPHS
+from specrt.build.bundle import (
+    FORMAT,
+    FORMAT_VERSION,
+    check_replaceable,
+    specrt_version,
+    staged,
+    write_manifest,
+)
+from specrt.build.checkpoint import Checkpoint, open_checkpoint, source_hashes
+from specrt.build.config import MIN_CONTEXT, ModelConfig
+from specrt.build.convert import tensor_chunks
+from specrt.build.engine_file import BACKENDS, file_size, write_engine
+from specrt.build.errors import BuildError
+from specrt.build.graph import DType, Graph, Parameter, Tensor, Weight
+from specrt.build.hf import read_config
+from specrt.build.lower import Lowered, lower
+from specrt.build.passes import fuse
+from specrt.build.source import Source, find_model
+from specrt.build.tokenizer import (
+    TOKENIZER,
+    check_same_vocabulary,
+    copy_tokenizer,
+    read_vocabulary,
+)
+
+DTYPES = tuple(dtype.value for dtype in DType)
+TARGET_FILE = "target.engine"
+DRAFT_NAME = "draft"
+DRAFT_FILE = f"drafters/{DRAFT_NAME}.engine"
+
+
+@dataclass(frozen=True)
+class _Options:
+    backend: str
+    dtype: str | None
+    max_context: int | None
+
+    def check(self) -> None:
+        """Raise BuildError for an option that is not offered."""
+        if self.backend not in BACKENDS:
+            raise BuildError(f"backend {self.backend!r} is not one of {', '.join(BACKENDS)}")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise BuildError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if self.max_context is not None and self.max_context < MIN_CONTEXT:
+            raise BuildError(f"max_context {self.max_context} is below {MIN_CONTEXT} positions")
+
+    def command(self, model: str, draft: str | None, out: str) -> str:
+        """Return the command line that builds the same bundle."""
+        words = ["specrt", "build", model]
+        words += ["--draft", draft] if draft else []
+        words += ["--backend", self.backend]
+        words += ["--dtype", self.dtype] if self.dtype else []
+        words += ["--max-context", str(self.max_context)] if self.max_context else []
+        return shlex.join([*words, "-o", out])
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model that has passed every check, ready to be written."""
+
+    source: Source
+    config: ModelConfig
+    checkpoint: Checkpoint
+    lowered: Lowered
+    vocabulary: dict[str, int] | None  # of its tokenizer
+    hashes: dict[str, str]  # SHA-256 of the source files
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the engine file says for people."""
+        return {
+            "architecture": self.config.architecture,
+            "buffers": list(self.lowered.buffer_names),
+            "sources": self.hashes,
+            "specrt_version": specrt_version(),
+            "tensors": [tensor.name for tensor in self.lowered.tensors],
+        }
+
+    @property
+    def engine_bytes(self) -> int:
+        """Size of the engine file."""
+        return file_size(self.lowered.plan, self.meta)
+
+
+def _parameters(graph: Graph) -> list[Parameter]:
+    weights = (op.tensor for op in graph.ops if isinstance(op.tensor, Weight))
+    return [part for weight in weights for part in weight.parts]
+
+
+def _read_model(source: Source, options: _Options) -> _Model:
+    """Plan a model and check its config, tensors and tokenizer. Raises BuildError."""
+    config = read_config(source.folder, options.max_context)
+    checkpoint = open_checkpoint(source.folder)
+    dtype = DType(options.dtype) if options.dtype else checkpoint.default_dtype()
+    graph = fuse(GRAPHS[config.architecture](config, dtype))
+    checkpoint.check(_parameters(graph))
+    lowered = lower(graph, config, dtype, options.backend)
+    vocabulary = read_vocabulary(source.folder, config.vocab)
+    hashes = source_hashes(checkpoint)
+    return _Model(source, config, checkpoint, lowered, vocabulary, hashes)
+
+
+def _check_draft(target: _Model, draft: _Model) -> None:
+    """Raise BuildError unless the draft speaks the target's tokens."""
+    if draft.config.vocab != target.config.vocab:
+        raise BuildError(
+            f"the draft {draft.source.model!r} has {draft.config.vocab} tokens and the target "
+            f"{target.config.vocab}; use a draft trained with the target's tokenizer"
+        )
+    if target.vocabulary is not None and draft.vocabulary is not None:
+        check_same_vocabulary(target.vocabulary, draft.vocabulary)
+
+
+def _write_model(path: Path, model: _Model, advance: Callable[[int], object]) -> dict[str, Any]:
+    """Write an engine; return its entry in the manifest. `advance` is told bytes written."""
+
+    def counted(tensor: Tensor) -> Iterator[NDArray[Any]]:
+        for chunk in tensor_chunks(model.checkpoint, tensor):
+            yield chunk
+            advance(chunk.nbytes)
+
+    chunks = (counted(tensor) for tensor in model.lowered.tensors)
+    sha256 = write_engine(path, model.lowered.plan, model.meta, chunks)
+    return {
+        "bytes": path.stat().st_size,
+        "sha256": sha256,
+        "dtype": model.lowered.plan.dtype.value,
+        "context": model.config.context,
+        "source": {
+            "model": model.source.model,
+            "revision": model.source.revision,
+            "sha256": model.hashes,
+        },
+    }
+
+
+def _write_bundle(
+    out: Path, target: _Model, drafts: list[_Model], command: str, *, progress: bool
+) -> None:
+    """Write all files of a bundle. Raises BuildError."""
+    from tqdm import tqdm
+
+    size = sum(each.engine_bytes for each in (target, *drafts))
+    disable = None if progress else True  # None: off unless stderr is a terminal
+    bar = tqdm(total=size, desc="build", unit="B", unit_scale=True, disable=disable, leave=False)
+    with bar, staged(out, size) as folder:
+        (folder / DRAFT_FILE).parent.mkdir()
+        copy_tokenizer(target.source.folder, folder)
+        target_entry = _write_model(folder / TARGET_FILE, target, bar.update)
+        draft_entries = [_write_model(folder / DRAFT_FILE, each, bar.update) for each in drafts]
+        plan = target.lowered.plan
+        manifest = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "specrt_version": specrt_version(),
+            "backend": plan.backend,
+            "dtype": plan.dtype.value,
+            "vocab": plan.vocab,
+            "context": plan.context,
+            "target": {"file": TARGET_FILE, **target_entry},
+            "drafters": [
+                {"name": DRAFT_NAME, "method": "speculative", "file": DRAFT_FILE, **entry}
+                for entry in draft_entries
+            ],
+            "curves": None,
+            "command": command,
+        }
+        write_manifest(folder, manifest)
+
+
+def build(
+    model: str | os.PathLike[str],
+    *,
+    draft: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str],
+    backend: str = "cpu",
+    dtype: str | None = None,
+    progress: bool = True,
+    max_context: int | None = None,
+) -> Path:
+    """Compile a model, and a draft model if given, into a bundle at `out`; return its path.
+
+    `model` and `draft` are local Hugging Face folders (safetensors) or hub ids. `dtype` is "bf16"
+    or "f32"; None means bf16 unless the checkpoint is f32. `max_context` limits the positions
+    of a sequence below what the model allows. An existing bundle at `out` is replaced when the new
+    one is complete. Raises BuildError, a ValueError, that says what is wrong and what to do.
+    """
+    options = _Options(backend, dtype, max_context)
+    options.check()
+    place = Path(out).resolve()
+    check_replaceable(place)
+    target = _read_model(find_model(model, progress=progress), options)
+    if target.vocabulary is None:
+        raise BuildError(
+            f"{target.source.folder} has no {TOKENIZER}; save it there with "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+    drafts = []
+    if draft is not None:
+        drafts.append(_read_model(find_model(draft, progress=progress), options))
+        _check_draft(target, drafts[0])
+    names = (os.fspath(model), None if draft is None else os.fspath(draft), os.fspath(out))
+    _write_bundle(place, target, drafts, options.command(*names), progress=progress)
+    return place

@@ -1,0 +1,48 @@
+"""What a model is, in specrt's own words: the input of every architecture."""
+
+from dataclasses import dataclass
+
+MAX_VOCAB = 1 << 22  # these limits are those of cpp/engine/format.h and cpp/device/ops.h
+MIN_CONTEXT = 2
+MAX_CONTEXT = 1 << 22
+MAX_DIM = 1 << 20
+MAX_HEAD_DIM = 512
+MAX_LAYERS = 1024
+MAX_EOS = 16
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """Llama 3.1's stretching of the low rotary frequencies; lengths in positions."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_context: int
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary embedding over whole heads, half-split pairs."""
+
+    theta: float
+    scaling: Llama3Scaling | None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only transformer. Sizes in elements."""
+
+    architecture: str
+    vocab: int
+    width: int
+    ffn: int
+    layers: int
+    heads: int
+    kv_heads: int  # divides heads
+    head_dim: int  # even
+    norm_eps: float
+    context: int  # most positions
+    tied: bool  # the output matrix is the embedding
+    rope: Rope
+    eos: tuple[int, ...]

@@ -1,0 +1,189 @@
+"""A model's step as data: ops on named values. Architectures write it, passes rewrite it.
+
+Nothing here knows Hugging Face names, files or memory.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+PANEL_ROWS = 16
+
+
+class DType(Enum):
+    """Element type of weights, activations and caches."""
+
+    F32 = "f32"
+    BF16 = "bf16"
+
+    @property
+    def size(self) -> int:
+        """Bytes of one element."""
+        return 4 if self is DType.F32 else 2
+
+
+class Layout(Enum):
+    """How a weight lies in memory; cpp/base/view.h says what each one means."""
+
+    ROW_MAJOR = "row_major"
+    PANELS16 = "panels16"
+
+
+class Arrangement(Enum):
+    """How the parts of a weight make its rows."""
+
+    STACKED = "stacked"  # one part after another
+    INTERLEAVED = "interleaved"  # 16 rows of every part in turn, each part padded with zero rows
+
+
+class Kind(Enum):
+    """What an op does. ADD and SWIGLU exist only until the passes have fused them."""
+
+    EMBED = "embed"  # () -> x (n, d); weight (v, d)
+    ROPE_ANGLES = "rope_angles"  # () -> cos and sin (n, e); constant (1, e/2); real: scaling
+    RMS_NORM = "rms_norm"  # x -> h; weight (1, d); real: eps
+    LINEAR = "linear"  # x (n, k) -> x @ w^T (n, m); weight (m, k)
+    ROPE_KV = "rope_kv"  # qkv or q, k, v; angles -> q; writes keys and values into the cache
+    ATTENTION = "attention"  # q -> (n, he); reads the cache; real: scale
+    ADD = "add"  # x, y -> x + y
+    SWIGLU = "swiglu"  # gate, up -> silu(gate) * up
+
+
+class Epilogue(Enum):
+    """What a LINEAR does with its product."""
+
+    STORE = "store"
+    ADD = "add"  # adds it to what `out` holds
+    SWIGLU = "swiglu"  # the weight's panels alternate gate and up
+
+
+class Section(Enum):
+    """Ops of the head run only for rows whose logits are wanted."""
+
+    BODY = "body"
+    HEAD = "head"
+
+
+@dataclass(frozen=True)
+class Value:
+    """An activation (n, cols). `name` is unique in the graph."""
+
+    name: str
+    cols: int
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tensor of the checkpoint under specrt's own name; shape (rows, cols) or (cols,)."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows; a vector is one row."""
+        return self.shape[0] if len(self.shape) == 2 else 1
+
+    @property
+    def cols(self) -> int:
+        """Columns."""
+        return self.shape[-1]
+
+
+def padded_rows(rows: int) -> int:
+    """Round up to whole panels."""
+    return -(-rows // PANEL_ROWS) * PANEL_ROWS
+
+
+def packed_bytes(dtype: DType, layout: Layout, rows: int, cols: int) -> int:
+    """Bytes of a packed tensor (rows, cols); the same as `weight_bytes` in cpp/base/view.h."""
+    if layout is Layout.ROW_MAJOR:
+        return rows * cols * dtype.size
+    padded_cols = cols if dtype is DType.F32 else cols + cols % 2
+    return padded_rows(rows) * padded_cols * dtype.size
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor of the engine, made of parameters that have the same number of columns."""
+
+    name: str
+    parts: tuple[Parameter, ...]
+    dtype: DType
+    layout: Layout
+    arrangement: Arrangement = Arrangement.STACKED
+
+    @property
+    def rows(self) -> int:
+        """Rows, the padding inside an interleaved weight included."""
+        if self.arrangement is Arrangement.STACKED:
+            return sum(part.rows for part in self.parts)
+        return sum(padded_rows(part.rows) for part in self.parts)
+
+    @property
+    def cols(self) -> int:
+        """Columns of every part."""
+        return self.parts[0].cols
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A computed tensor (1, cols) of the engine, f32."""
+
+    name: str
+    values: tuple[float, ...]
+
+    @property
+    def dtype(self) -> DType:
+        """Always f32."""
+        return DType.F32
+
+    @property
+    def layout(self) -> Layout:
+        """Always row-major."""
+        return Layout.ROW_MAJOR
+
+    @property
+    def rows(self) -> int:
+        """Always one."""
+        return 1
+
+    @property
+    def cols(self) -> int:
+        """Number of values."""
+        return len(self.values)
+
+
+Tensor = Weight | Constant
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Key/value cache of one layer."""
+
+    kv_heads: int
+    head_dim: int
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op. Fields that a kind does not use keep their defaults."""
+
+    kind: Kind
+    inputs: tuple[Value, ...]
+    out: Value
+    tensor: Tensor | None = None
+    cache: int | None = None  # index into Graph.caches
+    epilogue: Epilogue = Epilogue.STORE
+    heads: int = 0  # query heads
+    real: float = 0.0
+    section: Section = Section.BODY
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A whole step. The last op writes the logits."""
+
+    ops: tuple[Op, ...]
+    caches: tuple[Cache, ...]

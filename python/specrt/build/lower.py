@@ -1,0 +1,75 @@
+"""Turns a fused graph into the plan of an engine: numbered tensors, buffers and ops."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from specrt.build.buffers import assign
+from specrt.build.config import ModelConfig
+from specrt.build.engine_file import (
+    NONE,
+    OP_KINDS,
+    BufferRecord,
+    KvRecord,
+    OpRecord,
+    Plan,
+    TensorRecord,
+)
+from specrt.build.graph import DType, Epilogue, Graph, Kind, Op, Section, Tensor
+
+EPILOGUES = (Epilogue.STORE, Epilogue.ADD, Epilogue.SWIGLU)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A plan, with the graph's tensors and buffer names in the order of its tables."""
+
+    plan: Plan
+    tensors: tuple[Tensor, ...]
+    buffer_names: tuple[str, ...]
+
+
+def _op_record(op: Op, tensors: Mapping[Tensor, int], buffers: Mapping[str, int]) -> OpRecord:
+    if op.kind.value not in OP_KINDS or len(op.inputs) > 2:
+        raise AssertionError(f"no pass has fused the op that makes {op.out.name}")
+    ids = [buffers[value.name] for value in op.inputs] + [NONE, NONE]
+    number = EPILOGUES.index(op.epilogue) if op.kind is Kind.LINEAR else op.heads
+    return OpRecord(
+        kind=op.kind.value,
+        inputs=(ids[0], ids[1]),
+        out=buffers[op.out.name],
+        tensor=NONE if op.tensor is None else tensors[op.tensor],
+        kv=NONE if op.cache is None else op.cache,
+        integers=(number, 0, 0, 0),
+        reals=(op.real, 0.0),
+    )
+
+
+def lower(graph: Graph, config: ModelConfig, dtype: DType, backend: str) -> Lowered:
+    """Assign buffers and number everything. Values of one shape and place share a buffer."""
+    records: dict[BufferRecord, int] = {}
+    names: list[str] = []
+    buffers: dict[str, int] = {}
+    for value, offset in sorted(assign(graph).items(), key=lambda item: (item[1], item[0].name)):
+        record = BufferRecord(offset, value.dtype, value.cols)
+        if record not in records:
+            records[record] = len(records)
+            names.append(value.name.rsplit(".", 1)[-1])
+        buffers[value.name] = records[record]
+    tensors: dict[Tensor, int] = {}
+    for op in graph.ops:
+        if op.tensor is not None:
+            tensors.setdefault(op.tensor, len(tensors))
+    plan = Plan(
+        backend=backend,
+        dtype=dtype,
+        vocab=config.vocab,
+        context=config.context,
+        eos=config.eos,
+        tensors=tuple(TensorRecord(t.dtype, t.layout, t.rows, t.cols) for t in tensors),
+        buffers=tuple(records),
+        caches=tuple(KvRecord(c.kv_heads, c.head_dim, c.dtype) for c in graph.caches),
+        ops=tuple(_op_record(op, tensors, buffers) for op in graph.ops),
+        logits_buffer=buffers[graph.ops[-1].out.name],
+        head_begin=next(i for i, op in enumerate(graph.ops) if op.section is Section.HEAD),
+    )
+    return Lowered(plan, tuple(tensors), tuple(names))
