@@ -16,8 +16,7 @@ namespace {
 
 // One engine loaded on the stream that all work of an LLM runs on.
 struct Loaded {
-  Loaded(std::shared_ptr<const Engine> engine, Backend& backend, Stream& stream,
-         Sequence* sequence)
+  Loaded(std::shared_ptr<const Engine> engine, Backend& backend, Stream& stream, Sequence* sequence)
       : model(std::move(engine), backend), lane(model, stream, {sequence}) {}
 
   Model model;
@@ -39,15 +38,14 @@ struct LLM::State {
         sequence(*backend, engine->plan().header.context, kMaxRunAhead + 2),
         target(std::move(engine), *backend, *stream, &sequence) {
     if (!options.drafter.empty()) {
-      draft = std::make_unique<Loaded>(Engine::open(options.drafter), *backend, *stream,
-                                       &sequence);
+      draft = std::make_unique<Loaded>(Engine::open(options.drafter), *backend, *stream, &sequence);
       check_pair(target.model, draft->model);
       drafter = std::make_unique<ModelDrafter>(draft->lane);
     }
-    generator = std::make_unique<Generator>(
-        target.lane, drafter.get(),
-        GeneratorOptions{.draft_tokens = options.num_speculative_tokens,
-                         .run_ahead = options.run_ahead});
+    generator =
+        std::make_unique<Generator>(target.lane, drafter.get(),
+                                    GeneratorOptions{.draft_tokens = options.num_speculative_tokens,
+                                                     .run_ahead = options.run_ahead});
   }
 
   Lane& lane(EngineRole role) {

@@ -69,7 +69,14 @@ void linear_tile(const LinearJob& job, int32_t panel, int32_t first) {
       for (int p = 0; p < kPanels; ++p) acc[r][p] = dot_line<kType>(acc[r][p], w[p], word);
     }
   };
-  for (int64_t line = 0; line < lines; ++line) add_line(line, load_word);
+  const std::byte* next = weights + kPanels * job.panel_bytes;
+  for (int64_t line = 0; line < lines; ++line) {
+#pragma GCC unroll 8
+    for (int p = 0; p < kPanels; ++p) {
+      __builtin_prefetch(next + p * job.panel_bytes + line * 64, 0, 2);
+    }
+    add_line(line, load_word);
+  }
   if (kType == DType::bf16 && cols % 2 != 0) {
     add_line(lines, [](const std::byte* from) { return load_word(from) & 0xffffu; });
   }

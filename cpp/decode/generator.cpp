@@ -19,8 +19,8 @@ double seconds_since(Clock::time_point begin) {
 // noticed within a few chunks.
 constexpr size_t kChunksAhead = 2;
 
-// Waits until the stream is idle. The first error of a request is the one that its caller sees; work
-// behind it was dropped.
+// Waits until the stream is idle. The first error of a request is the one that its caller sees;
+// work behind it was dropped.
 void finish(Stream& stream) {
   try {
     stream.record().wait();
@@ -152,8 +152,7 @@ void Generator::read_entry(Request& request) {
   completion.token_ids.insert(completion.token_ids.end(), tokens.begin(), tokens.end());
   if (entry.stop != Stop::running) {
     request.ended = true;
-    completion.finish_reason =
-        entry.stop == Stop::eos ? FinishReason::stop : FinishReason::length;
+    completion.finish_reason = entry.stop == Stop::eos ? FinishReason::stop : FinishReason::length;
   }
   const bool more = !*request.on_tokens || (*request.on_tokens)(tokens);
   if (!more && !request.ended) {

@@ -25,8 +25,8 @@ class Generator {
   // `target` and `drafter` (null: autoregressive) serve the one sequence of the generator.
   Generator(Lane& target, Drafter* drafter, const GeneratorOptions& options);
 
-  // Blocks until the completion has ended; one call at a time. Argument errors change nothing; after
-  // any other error the next call starts afresh.
+  // Blocks until the completion has ended; one call at a time. Argument errors change nothing;
+  // after any other error the next call starts afresh.
   Completion generate(std::span<const int32_t> prompt, const SamplingParams& params,
                       const OnTokens& on_tokens);
 

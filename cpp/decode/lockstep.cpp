@@ -48,8 +48,8 @@ const Lockstep::Recorded& Lockstep::recorded(int32_t draft_tokens) {
 }
 
 Event Lockstep::enqueue_round(int32_t draft_tokens) {
-  SPECRT_CHECK(draft_tokens >= 0 && (draft_tokens == 0 || drafter_ != nullptr),
-               "cannot draft ", draft_tokens, " tokens without a drafter");
+  SPECRT_CHECK(draft_tokens >= 0 && (draft_tokens == 0 || drafter_ != nullptr), "cannot draft ",
+               draft_tokens, " tokens without a drafter");
   const Recorded& round = recorded(draft_tokens);
   if (round.draft) {
     const bool joined = &drafter_->stream() != &target_.stream();

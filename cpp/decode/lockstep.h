@@ -1,5 +1,5 @@
-// The draft-then-verify loop: draft, append, feed, judge, commit. With no drafter, or a draft length
-// of 0, a round is one autoregressive step.
+// The draft-then-verify loop: draft, append, feed, judge, commit. With no drafter, or a draft
+// length of 0, a round is one autoregressive step.
 #pragma once
 
 #include <map>

@@ -20,10 +20,10 @@ std::vector<float> read_logits(Lane& lane, std::span<const int32_t> tokens, int3
     const int32_t fed = std::min(rows, count - begin);
     lane.enqueue_prompt_chunk(0, begin, fed, Head::all);
     for (int32_t i = 0; i < fed; ++i) {
-      lane.backend().copy_to_host(
-          lane.stream(), {.host = result.data() + static_cast<size_t>(begin + i) * vocab,
-                          .device = logits.row<const std::byte>(i),
-                          .bytes = vocab * sizeof(float)});
+      lane.backend().copy_to_host(lane.stream(),
+                                  {.host = result.data() + static_cast<size_t>(begin + i) * vocab,
+                                   .device = logits.row<const std::byte>(i),
+                                   .bytes = vocab * sizeof(float)});
     }
   }
   lane.stream().record().wait();

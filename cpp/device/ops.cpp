@@ -7,8 +7,8 @@ namespace specrt {
 namespace {
 
 void check_rows(const char* op, const StepRows& rows) {
-  SPECRT_CHECK(rows.segment_count >= 1 && rows.segment_count <= kMaxSegments, op, ": a step has 1 to ",
-               kMaxSegments, " segments, not ", rows.segment_count);
+  SPECRT_CHECK(rows.segment_count >= 1 && rows.segment_count <= kMaxSegments, op,
+               ": a step has 1 to ", kMaxSegments, " segments, not ", rows.segment_count);
   SPECRT_CHECK(rows.capacity >= 1 && rows.segment_count * rows.capacity <= kMaxStepRows, op,
                ": a step has 1 to ", kMaxStepRows, " rows, not ", rows.segment_count, " x ",
                rows.capacity);
@@ -32,7 +32,8 @@ void check_kv(const char* op, const KvLayer& kv, int32_t heads) {
                ": head dimension ", kv.head_dim, " is not an even number up to ", kMaxHeadDim);
   SPECRT_CHECK(kv.kv_heads >= 1 && heads >= 1 && heads % kv.kv_heads == 0, op, ": ", heads,
                " query heads cannot share ", kv.kv_heads, " key/value heads");
-  SPECRT_CHECK(kv.slots >= kKvBlock && kv.slots % kKvBlock == 0, op, ": ", kv.slots, " cache slots");
+  SPECRT_CHECK(kv.slots >= kKvBlock && kv.slots % kKvBlock == 0, op, ": ", kv.slots,
+               " cache slots");
 }
 
 void check_logits(const char* op, const RowsView& logits, int32_t vocab, int32_t first_row) {
@@ -77,8 +78,8 @@ void check(const LinearArgs& args) {
       return;
     case Epilogue::swiglu:
       // Whole pairs of panels; the padding rows of a gate panel meet those of its up panel.
-      SPECRT_CHECK(args.w.rows % (2 * kPanelRows) == 0, "linear: swiglu needs whole panel pairs, not ",
-                   args.w.rows, " rows");
+      SPECRT_CHECK(args.w.rows % (2 * kPanelRows) == 0,
+                   "linear: swiglu needs whole panel pairs, not ", args.w.rows, " rows");
       check_view("linear", "out", args.out, args.w.dtype, args.out.cols);
       SPECRT_CHECK(args.out.cols <= args.w.rows / 2 && args.out.cols > args.w.rows / 2 - kPanelRows,
                    "linear: swiglu of ", args.w.rows, " rows cannot give ", args.out.cols,

@@ -25,8 +25,8 @@ struct Segment {
   std::byte* kv = nullptr;             // this sequence's cache of the model, all layers
   // Trees: row i sees the new rows whose bit is set in sees[i] (itself included, parents first) and
   // stands at position base + depth[i], but always in KV slot base + i. Null for a chain.
-  const uint64_t* sees = nullptr;   // (capacity,)
-  const int32_t* depth = nullptr;   // (capacity,)
+  const uint64_t* sees = nullptr;  // (capacity,)
+  const int32_t* depth = nullptr;  // (capacity,)
 };
 
 enum class RowSelect : int32_t {
@@ -83,7 +83,8 @@ struct EmbedArgs {
   RowsView out;
 };
 
-// out[i] = cos(p * inv_freq) * scaling in [0, e/2), sin(...) * scaling in [e/2, e); p position of i.
+// out[i] = cos(p * inv_freq) * scaling in [0, e/2), sin(...) * scaling in [e/2, e); p position of
+// i.
 struct RopeAnglesArgs {
   StepRows rows;
   const float* inv_freq = nullptr;  // (e/2,)
@@ -128,9 +129,9 @@ struct RopeKvArgs {
   int32_t heads = 0;  // h, a multiple of kv.kv_heads
 };
 
-// out[i, head] = softmax(scale * q . K) V over the slots [0, base) and the new rows that row i sees.
-// Sums run over logical positions in ascending order (a tree row counts only what it sees), so the
-// result of a row depends on its own path alone. q and out (n, he) in the cache's dtype.
+// out[i, head] = softmax(scale * q . K) V over the slots [0, base) and the new rows that row i
+// sees. Sums run over logical positions in ascending order (a tree row counts only what it sees),
+// so the result of a row depends on its own path alone. q and out (n, he) in the cache's dtype.
 struct AttentionArgs {
   StepRows rows;
   RowsView q;
@@ -165,7 +166,7 @@ struct BeginDraftArgs {
 struct PickDraftArgs {
   SequenceCells sequence;
   StepSpan* span = nullptr;
-  RowsView logits;        // (n, v) f32; the segment's rows start at first_row
+  RowsView logits;  // (n, v) f32; the segment's rows start at first_row
   int32_t first_row = 0;
   int32_t vocab = 0;
   int32_t index = 0;
@@ -187,7 +188,7 @@ struct FeedTailArgs {
 struct JudgeArgs {
   SequenceCells sequence;
   const StepSpan* span = nullptr;
-  RowsView logits;        // (n, v) f32; the segment's rows start at first_row
+  RowsView logits;  // (n, v) f32; the segment's rows start at first_row
   int32_t first_row = 0;
   int32_t vocab = 0;
 };

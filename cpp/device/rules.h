@@ -1,7 +1,7 @@
 // The decoding rules on cells: what to draft, what to feed, what to accept, what to commit.
 // Pure functions, run by the CPU backend, by CUDA kernels and by the scripted backend of the tests,
-// so that there is one state machine. Letters as in CONTRIBUTING.md: C committed, m tail, c drafted,
-// E = C-1+m the first undrafted position, D drafter KV length.
+// so that there is one state machine. Letters as in CONTRIBUTING.md: C committed, m tail, c
+// drafted, E = C-1+m the first undrafted position, D drafter KV length.
 #pragma once
 
 #include "base/hd.h"
@@ -32,8 +32,8 @@ SPECRT_HD inline void begin_draft(Cells& s, StepSpan& span, const DraftPlan& pla
   }
   const int32_t end = s.committed - 1 + s.tail, kv = s.draft_kv;
   const int32_t need = end - kv;
-  int32_t count = min_i32(plan.capacity, min_i32(s.limit - end - plan.bonus_rows,
-                                                 plan.window - end + 1));
+  int32_t count =
+      min_i32(plan.capacity, min_i32(s.limit - end - plan.bonus_rows, plan.window - end + 1));
   count = max_i32(count, 0);
   const int32_t fed = count > 0 ? min_i32(need, plan.catch_up_rows) : 0;
   if (fed < need) count = 0;
@@ -55,8 +55,8 @@ SPECRT_HD inline int32_t draft_position(const Cells& s, int32_t index) {
 
 // Stores the token of draft step `index` and gives the span of the next step, which feeds it.
 // The last drafted token is never fed.
-SPECRT_HD inline void finish_draft_step(Cells& s, Cell<int32_t>* tok, StepSpan& span,
-                                        int32_t index, int32_t token) {
+SPECRT_HD inline void finish_draft_step(Cells& s, Cell<int32_t>* tok, StepSpan& span, int32_t index,
+                                        int32_t token) {
   if (drafts(s, index)) tok[draft_position(s, index)] = token;
   span.base = draft_position(s, index);
   span.rows = drafts(s, index + 1) ? 1 : 0;
@@ -76,8 +76,8 @@ SPECRT_HD inline void feed_tail(const Cells& s, StepSpan& span) {
   span.rows = running(s) ? static_cast<int32_t>(s.tail) : 0;
 }
 
-// Span of prompt tokens [begin, begin + count). Reads no cell of the sequence: the drafter may still
-// read the prompt while the target commits its first token.
+// Span of prompt tokens [begin, begin + count). Reads no cell of the sequence: the drafter may
+// still read the prompt while the target commits its first token.
 SPECRT_HD inline void feed_prompt(StepSpan& span, int32_t begin, int32_t count) {
   span.base = begin;
   span.rows = count;

@@ -1,6 +1,6 @@
-// The engine file, byte for byte. Written by python/specrt/build/engine_file.py, read by engine.cpp.
-// Little endian. Everything before `weights_begin` is header and tables and is covered by the
-// CRC-32 (zlib's polynomial) in `header_crc`, computed with that field zero.
+// The engine file, byte for byte. Written by python/specrt/build/engine_file.py, read by
+// engine.cpp. Little endian. Everything before `weights_begin` is header and tables and is covered
+// by the CRC-32 (zlib's polynomial) in `header_crc`, computed with that field zero.
 //
 //   FileHeader | TensorRecord[] | BufferRecord[] | KvRecord[] | OpRecord[] | meta (JSON) | padding
 //   weights_begin (multiple of 4096): tensors, each at a multiple of 64 | end of file
@@ -37,18 +37,18 @@ struct FileHeader {
   uint64_t meta_bytes;
   uint32_t backend;
   uint32_t layout_version;
-  uint32_t dtype;          // of the weights: 0 f32, 1 bf16
+  uint32_t dtype;  // of the weights: 0 f32, 1 bf16
   int32_t vocab;
-  int32_t context;         // most positions that a sequence may have
+  int32_t context;  // most positions that a sequence may have
   uint32_t tensor_count;
   uint32_t buffer_count;
   uint32_t kv_count;
   uint32_t op_count;
-  int32_t logits_buffer;   // f32 (rows, vocab), written by the head
-  int32_t head_begin;      // ops from here on run only for the rows whose logits are wanted
+  int32_t logits_buffer;  // f32 (rows, vocab), written by the head
+  int32_t head_begin;     // ops from here on run only for the rows whose logits are wanted
   int32_t eos_count;
   int32_t eos[16];
-  uint8_t reserved[88];    // zero
+  uint8_t reserved[88];  // zero
 };
 static_assert(sizeof(FileHeader) == 240);
 

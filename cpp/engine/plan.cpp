@@ -66,8 +66,8 @@ void visit(const Plan& plan, const OpRecord& op, const PlanMemory& memory, const
                              .out = out()});
       return;
     case OpKind::rms_norm:
-      visitor(RmsNormArgs{
-          .rows = rows, .x = in(0), .gain = floats(), .eps = op.real[0], .out = out()});
+      visitor(
+          RmsNormArgs{.rows = rows, .x = in(0), .gain = floats(), .eps = op.real[0], .out = out()});
       return;
     case OpKind::linear:
       visitor(LinearArgs{.rows = rows,
@@ -148,8 +148,8 @@ void validate_op(const Plan& plan, const OpRecord& op) {
   if (op.kind == OpKind::rope_angles) check_vector(plan, op, out_cols / 2);
   if (op.kind == OpKind::embed) {
     const int32_t rows = plan.tensors[static_cast<size_t>(op.tensor)].rows;
-    SPECRT_CHECK(rows >= plan.header.vocab, "the embedding has ", rows, " rows for a vocabulary of ",
-                 plan.header.vocab);
+    SPECRT_CHECK(rows >= plan.header.vocab, "the embedding has ", rows,
+                 " rows for a vocabulary of ", plan.header.vocab);
   }
   StepRows rows;
   rows.segment_count = 1;
@@ -165,9 +165,9 @@ void validate_tensor(const Plan& plan, const format::TensorRecord& tensor) {
   SPECRT_CHECK(tensor.rows >= 1 && tensor.rows <= format::kMaxVocab && tensor.cols >= 1 &&
                    tensor.cols <= format::kMaxDim,
                "shape ", tensor.rows, " x ", tensor.cols);
-  const auto bytes =
-      static_cast<uint64_t>(weight_bytes(static_cast<DType>(tensor.dtype),
-                                         static_cast<Layout>(tensor.layout), tensor.rows, tensor.cols));
+  const auto bytes = static_cast<uint64_t>(weight_bytes(static_cast<DType>(tensor.dtype),
+                                                        static_cast<Layout>(tensor.layout),
+                                                        tensor.rows, tensor.cols));
   SPECRT_CHECK(tensor.bytes == bytes, tensor.bytes, " bytes where its shape needs ", bytes);
   SPECRT_CHECK(tensor.offset % 64 == 0 && tensor.offset >= header.weights_begin &&
                    tensor.offset <= header.file_bytes && bytes <= header.file_bytes - tensor.offset,

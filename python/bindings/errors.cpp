@@ -1,6 +1,5 @@
 // specrt::Error becomes specrt.Error, or ValueError when the caller's argument is at fault.
 #include "base/error.h"
-
 #include "bindings.h"
 
 namespace nb = nanobind;

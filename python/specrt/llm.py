@@ -126,9 +126,9 @@ class LLM:
         wanted = threading.Event()
         wanted.set()
 
-        def on_tokens(token_ids: list[int]) -> bool:
+        def on_tokens(token_ids: Sequence[int]) -> bool:
             if token_ids:
-                arrived.put(token_ids)
+                arrived.put(list(token_ids))
             return wanted.is_set()
 
         def work() -> None:
@@ -168,7 +168,10 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """A single prompt becomes a list of one."""
     if isinstance(prompts, str):
         return [prompts]
-    items = list(prompts)
-    if items and all(isinstance(item, int) for item in items):
-        return [items]  # type: ignore[list-item]
-    return items  # type: ignore[arg-type]
+    texts_or_ids = [item for item in prompts if not isinstance(item, int)]
+    token_ids = [item for item in prompts if isinstance(item, int)]
+    if not token_ids:
+        return texts_or_ids
+    if texts_or_ids:
+        raise ValueError("prompts mix token ids with prompts; give texts or lists of token ids")
+    return [token_ids]

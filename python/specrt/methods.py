@@ -46,7 +46,9 @@ def choose_method(
         return _auto(bundle, num_speculative_tokens)
     if method == "autoregressive":
         if num_speculative_tokens is not None:
-            raise ValueError('num_speculative_tokens needs a method that drafts, not "autoregressive"')
+            raise ValueError(
+                'num_speculative_tokens needs a method that drafts, not "autoregressive"'
+            )
         return MethodChoice(method, 0)
     if not bundle.has_draft:
         raise ValueError(

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int32_t kWidth = 768, kLayers = 14, kHeads = 12, kKvHeads = 4, kHeadDim = 64;
 constexpr int32_t kFfn = 2048, kVocab = 8192, kQkv = (kHeads + 2 * kKvHeads) * kHeadDim;
-constexpr int kRepeats = 15;
+constexpr int kRepeats = 60;
 constexpr int32_t kRowCounts[] = {1, 2, 4, 8, 12, 16, 32, 64};
 
 template <typename Work>

@@ -1,1 +1,232 @@
-int main(){}
+// engine_fuzz ITERATIONS SEED: damages a small engine, repairs its checksum, and loads it. What
+// loads is run on the CPU backend. Anything but specrt::Error is a bug; best under AddressSanitizer.
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <random>
+
+#include "base/error.h"
+#include "cpu/cpu_backend.h"
+#include "decode/generator.h"
+#include "decode/model_drafter.h"
+#include "tiny_engine.h"
+
+namespace {
+
+// A damaged file of some ten kilobytes must not make the reader ask for much memory.
+constexpr size_t kReaderBytes = size_t{8} << 20;
+std::atomic<bool> g_reading{false};
+
+}  // namespace
+
+void* operator new(size_t size) {
+  if (g_reading && size > kReaderBytes) {
+    std::fprintf(stderr, "the engine reader allocates %zu bytes\n", size);
+    std::abort();
+  }
+  void* memory = std::malloc(size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+
+namespace specrt::testing {
+namespace {
+
+using Random = std::mt19937_64;
+using File = std::vector<std::byte>;
+
+constexpr int64_t kRunBytes = int64_t{32} << 20;  // engines that need more memory are not run
+
+size_t below(Random& random, size_t count) { return random() % count; }
+
+format::FileHeader header_of(const File& file) {
+  format::FileHeader header;
+  std::memcpy(&header, file.data(), sizeof(header));
+  return header;
+}
+
+// Bytes of header and tables, padding left out.
+size_t tables_end(const File& file) {
+  const format::FileHeader header = header_of(file);
+  const size_t end = sizeof(header) + header.tensor_count * sizeof(format::TensorRecord) +
+                     header.buffer_count * sizeof(format::BufferRecord) +
+                     header.kv_count * sizeof(format::KvRecord) +
+                     header.op_count * sizeof(format::OpRecord);
+  return std::min(end, file.size());
+}
+
+void set_word(Random& random, File& file, size_t end) {
+  static constexpr uint32_t kWords[] = {0,  1,  2,  3,  4,   7,    8,          16,         24,
+                                        32, 40, 63, 64, 65,  96,   0x7fffffff, 0x80000000, 0xffffffff,
+                                        5,  6,  48, 80, 128, 4096, 1u << 20,   1u << 22,   12};
+  const size_t at = below(random, end / 4) * 4;
+  uint32_t word;
+  std::memcpy(&word, file.data() + at, 4);
+  switch (below(random, 4)) {
+    case 0:
+      word += static_cast<uint32_t>(below(random, 5)) - 2;
+      break;
+    case 1:
+      word = static_cast<uint32_t>(random());
+      break;
+    default:
+      word = kWords[below(random, std::size(kWords))];
+  }
+  std::memcpy(file.data() + at, &word, 4);
+}
+
+// One record of a table written over another, or two of them exchanged.
+void move_record(Random& random, File& file, size_t begin, size_t count, size_t size) {
+  if (count == 0 || begin + count * size > file.size()) return;
+  const auto at = [&] {
+    return file.begin() + static_cast<std::ptrdiff_t>(begin + below(random, count) * size);
+  };
+  const auto from = at(), to = at();
+  if (below(random, 2) == 0) {
+    std::swap_ranges(from, from + static_cast<std::ptrdiff_t>(size), to);
+  } else if (from != to) {
+    std::copy_n(from, size, to);
+  }
+}
+
+void move_some_record(Random& random, File& file) {
+  const format::FileHeader header = header_of(file);
+  size_t begin = sizeof(header);
+  const std::pair<size_t, size_t> tables[] = {{header.tensor_count, sizeof(format::TensorRecord)},
+                                              {header.buffer_count, sizeof(format::BufferRecord)},
+                                              {header.kv_count, sizeof(format::KvRecord)},
+                                              {header.op_count, sizeof(format::OpRecord)}};
+  const size_t chosen = below(random, std::size(tables));
+  for (size_t i = 0; i < chosen; ++i) begin += tables[i].first * tables[i].second;
+  move_record(random, file, begin, tables[chosen].first, tables[chosen].second);
+}
+
+void resize(Random& random, File& file) {
+  const auto size = static_cast<std::ptrdiff_t>(file.size());
+  const auto change = static_cast<std::ptrdiff_t>(below(random, 9000)) - 4500;
+  file.resize(static_cast<size_t>(std::max<std::ptrdiff_t>(size + change, 0)));
+  format::FileHeader header;
+  if (file.size() < sizeof(header) || below(random, 4) == 0) return;
+  header = header_of(file);
+  header.file_bytes = file.size();
+  std::memcpy(file.data(), &header, sizeof(header));
+}
+
+void damage(Random& random, File& file) {
+  for (size_t i = 1 + below(random, 3); i > 0 && file.size() > 4096; --i) {
+    const size_t end = tables_end(file);
+    switch (below(random, 10)) {
+      case 0:
+        file[below(random, end)] = static_cast<std::byte>(random());
+        break;
+      case 1:
+        move_some_record(random, file);
+        break;
+      case 2:
+        resize(random, file);
+        break;
+      case 3:
+      case 4:  // weights: infinities, NaNs, anything
+        for (size_t j = below(random, 2000); j > 0; --j) {
+          file[4096 + below(random, file.size() - 4096 + 1) % std::max<size_t>(file.size() - 4096, 1)] =
+              static_cast<std::byte>(random());
+        }
+        break;
+      default:
+        set_word(random, file, end);
+    }
+  }
+}
+
+struct Counts {
+  size_t refused = 0, too_large = 0, run = 0, failed = 0;
+};
+
+// Rows of a prompt, in chunks, and a few rounds, with the engine as its own drafter.
+void run_engine(Random& random, std::shared_ptr<const Engine> engine, Backend& backend,
+                Stream& stream) {
+  const int32_t context = engine->plan().header.context, vocab = engine->plan().header.vocab;
+  Sequence sequence(backend, context, kMaxRunAhead + 2);
+  Model target(engine, backend), draft(engine, backend);
+  Lane target_lane(target, stream, {&sequence}), draft_lane(draft, stream, {&sequence});
+  ModelDrafter drafter(draft_lane);
+  Generator generator(target_lane, &drafter,
+                      {.draft_tokens = static_cast<int32_t>(below(random, 64)), .run_ahead = 1});
+  std::vector<int32_t> prompt(1 + below(random, static_cast<size_t>(std::min(context - 1, 80))));
+  for (int32_t& token : prompt) token = static_cast<int32_t>(below(random, static_cast<size_t>(vocab)));
+  SamplingParams params;
+  params.temperature = below(random, 2) == 0 ? 0.0f : 1.0f;
+  params.top_k = static_cast<int32_t>(below(random, 5));
+  params.top_p = below(random, 2) == 0 ? 1.0f : 0.5f;
+  params.max_tokens = 1 + static_cast<int32_t>(below(random, 8));
+  params.seed = random();
+  const Completion completion = generator.generate(prompt, params, {});
+  for (const int32_t token : completion.token_ids) {
+    if (token < 0 || token >= vocab) {
+      std::fprintf(stderr, "token %d of a vocabulary of %d\n", token, vocab);
+      std::abort();
+    }
+  }
+}
+
+void try_file(Random& random, const File& file, Backend& backend, Stream& stream, Counts& counts) {
+  std::shared_ptr<const Engine> engine;
+  try {
+    const auto exact = std::make_unique<std::byte[]>(file.size());
+    std::copy(file.begin(), file.end(), exact.get());
+    g_reading = true;
+    parse_plan(exact.get(), file.size());
+    g_reading = false;
+    engine = open_engine(file);
+  } catch (const Error&) {
+    g_reading = false;
+    ++counts.refused;
+    return;
+  }
+  const Plan& plan = engine->plan();
+  if (arena_row_bytes(plan) * kMaxStepRows + kv_bytes(plan) > kRunBytes) {
+    ++counts.too_large;
+    return;
+  }
+  try {
+    run_engine(random, engine, backend, stream);
+    ++counts.run;
+  } catch (const Error&) {
+    ++counts.failed;
+  }
+}
+
+int fuzz(size_t iterations, uint64_t seed) {
+  const File good[] = {tiny_engine(DType::bf16, 1).bytes(), tiny_engine(DType::f32, 1).bytes()};
+  const auto backend = make_cpu_backend({.threads = 1});
+  const auto stream = backend->make_stream({});
+  Counts counts;
+  for (size_t i = 0; i < iterations; ++i) {
+    Random random(seed * 1'000'003 + i);  // so that one iteration can be run alone
+    File file = good[below(random, 2)];
+    if (i > 0) damage(random, file);
+    seal(file);
+    try_file(random, file, *backend, *stream, counts);
+    if (i == 0 && counts.run != 1) {
+      std::fprintf(stderr, "the engine does not run undamaged\n");
+      return 1;
+    }
+  }
+  std::printf("%zu engines: %zu refused, %zu too large to run, %zu run, %zu stopped by an error\n",
+              iterations, counts.refused, counts.too_large, counts.run, counts.failed);
+  return 0;
+}
+
+}  // namespace
+}  // namespace specrt::testing
+
+int main(int count, char** values) {
+  const size_t iterations = count > 1 ? std::strtoull(values[1], nullptr, 10) : 4000;
+  const uint64_t seed = count > 2 ? std::strtoull(values[2], nullptr, 10) : 1;
+  return specrt::testing::fuzz(iterations, seed);
+}

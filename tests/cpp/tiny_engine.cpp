@@ -1,1 +1,111 @@
-int main(){}
+#include "tiny_engine.h"
+
+#include <cstring>
+#include <random>
+
+namespace specrt::testing {
+namespace {
+
+using format::OpKind;
+
+constexpr int32_t kVocab = 40, kContext = 96;
+constexpr int32_t kDim = 24, kHeads = 4, kKvHeads = 2, kHeadDim = 8, kFfn = 32;
+
+struct Writer {
+  Writer(DType weights, uint64_t seed) : dtype(weights), random(seed) {}
+
+  void store(std::vector<std::byte>& bytes, float value, DType as) {
+    const bf16_bits half = to_bf16(value);
+    const auto* from = as == DType::f32 ? reinterpret_cast<const std::byte*>(&value)
+                                        : reinterpret_cast<const std::byte*>(&half);
+    bytes.insert(bytes.end(), from, from + size_of(as));
+  }
+
+  // Random values in any order: which of them are padding does not matter here.
+  int32_t matrix(Layout layout, int32_t rows, int32_t cols) {
+    std::vector<std::byte> bytes;
+    const auto size = static_cast<size_t>(weight_bytes(dtype, layout, rows, cols));
+    while (bytes.size() < size) store(bytes, spread(random), dtype);
+    return image.add_tensor(dtype, layout, rows, cols, std::move(bytes));
+  }
+
+  int32_t vector(int32_t cols, float first, float factor) {
+    std::vector<std::byte> bytes;
+    for (int32_t i = 0; i < cols; ++i, first *= factor) store(bytes, first, DType::f32);
+    return image.add_tensor(DType::f32, Layout::row_major, 1, cols, std::move(bytes));
+  }
+
+  format::OpRecord& op(OpKind kind, int32_t in, int32_t out, int32_t tensor) {
+    format::OpRecord& record = image.add_op(kind, out);
+    record.in[0] = in;
+    record.tensor = tensor;
+    return record;
+  }
+
+  void norm(int32_t in, int32_t out) {
+    op(OpKind::rms_norm, in, out, vector(kDim, 1.0f, 1.0f)).real[0] = 1e-5f;
+  }
+
+  void linear(int32_t in, int32_t out, int32_t rows, int32_t cols, Epilogue epilogue) {
+    op(OpKind::linear, in, out, matrix(Layout::panels16, rows, cols)).integer[0] =
+        static_cast<int32_t>(epilogue);
+  }
+
+  void layer() {
+    const int32_t kv = image.add_kv(dtype, kKvHeads, kHeadDim);
+    norm(x, xn);
+    linear(xn, qkv, (kHeads + 2 * kKvHeads) * kHeadDim, kDim, Epilogue::store);
+    format::OpRecord& rope = op(OpKind::rope_kv, qkv, q, format::kNone);
+    rope.in[1] = angles;
+    rope.kv = kv;
+    rope.integer[0] = kHeads;
+    format::OpRecord& attention = op(OpKind::attention, q, mixed, format::kNone);
+    attention.kv = kv;
+    attention.integer[0] = kHeads;
+    attention.real[0] = 0.35355339f;
+    linear(mixed, x, kDim, kHeads * kHeadDim, Epilogue::add);
+    norm(x, xn);
+    linear(xn, ffn, 2 * kFfn, kDim, Epilogue::swiglu);
+    linear(ffn, x, kDim, kFfn, Epilogue::add);
+  }
+
+  DType dtype;
+  std::mt19937_64 random;
+  std::uniform_real_distribution<float> spread{-0.4f, 0.4f};
+  EngineImage image;
+  int32_t x = image.add_buffer(DType::f32, kDim);
+  int32_t xn = image.add_buffer(dtype, kDim);
+  int32_t angles = image.add_buffer(DType::f32, kHeadDim);
+  int32_t qkv = image.add_buffer(DType::f32, (kHeads + 2 * kKvHeads) * kHeadDim);
+  int32_t q = image.add_buffer(dtype, kHeads * kHeadDim);
+  int32_t mixed = image.add_buffer(dtype, kHeads * kHeadDim);
+  int32_t ffn = image.add_buffer(dtype, kFfn);
+  int32_t logits = image.add_buffer(DType::f32, kVocab);
+};
+
+}  // namespace
+
+EngineImage tiny_engine(DType dtype, uint64_t seed) {
+  Writer writer(dtype, seed);
+  EngineImage& image = writer.image;
+  image.header.vocab = kVocab;
+  image.header.context = kContext;
+  image.header.dtype = static_cast<uint32_t>(dtype);
+  image.header.logits_buffer = writer.logits;
+  image.header.eos_count = 1;
+  image.header.eos[0] = 2;
+  image.meta = R"({"name": "tiny"})";
+  writer.op(OpKind::embed, format::kNone, writer.x,
+            writer.matrix(Layout::panels16, kVocab, kDim));
+  writer.op(OpKind::rope_angles, format::kNone, writer.angles,
+            writer.vector(kHeadDim / 2, 1.0f, 0.1f))
+      .real[0] = 1.0f;
+  writer.layer();
+  writer.layer();
+  image.header.head_begin = static_cast<int32_t>(image.ops.size());
+  writer.norm(writer.x, writer.xn);
+  writer.linear(writer.xn, writer.logits, kVocab, kDim, Epilogue::store);
+  return std::move(writer.image);
+}
+
+}  // namespace specrt::testing

@@ -45,7 +45,12 @@ def test_pairs_of_tokens_follow_the_model(method: str, bundle: Path) -> None:
     counts: Counter[tuple[int, int]] = Counter()
     for seed in range(SAMPLES):
         params = SamplingParams(
-            temperature=0.8, top_k=6, top_p=0.97, min_p=0.01, max_tokens=2, ignore_eos=True,
+            temperature=0.8,
+            top_k=6,
+            top_p=0.97,
+            min_p=0.01,
+            max_tokens=2,
+            ignore_eos=True,
             seed=seed,
         )
         [out] = llm.generate([PROMPT], params)

@@ -65,7 +65,9 @@ def test_methods_agree_for_every_draft_length(
         run_ahead=run_ahead,
         threads=2,
     )
-    params = SamplingParams(temperature=0.7, top_k=50, top_p=0.95, min_p=0.02, max_tokens=48, seed=3)
+    params = SamplingParams(
+        temperature=0.7, top_k=50, top_p=0.95, min_p=0.02, max_tokens=48, seed=3
+    )
     for prompt in chat_prompts(llm, prompts[::50]):
         [plain] = autoregressive.generate(prompt, params)
         [fast] = llm.generate(prompt, params)
@@ -91,9 +93,7 @@ def test_the_same_bundle_serves_as_its_own_drafter(
     bundle = specrt.build(target, draft=target, out=tmp_path / "bundle", progress=False)
     llm = LLM(bundle, method="speculative", num_speculative_tokens=4, threads=2)
     for temperature in (0.0, 1.0):
-        params = SamplingParams(
-            temperature=temperature, max_tokens=61, ignore_eos=True, seed=11
-        )
+        params = SamplingParams(temperature=temperature, max_tokens=61, ignore_eos=True, seed=11)
         [out] = llm.generate(prompts[0]["prompt"], params)
         speculation = out.metrics.speculative_decoding
         assert speculation is not None

@@ -18,12 +18,12 @@
 namespace specrt {
 
 struct LLMOptions {
-  std::string target;               // path of an engine
-  std::string drafter;              // path of an engine; empty: autoregressive
+  std::string target;                  // path of an engine
+  std::string drafter;                 // path of an engine; empty: autoregressive
   int32_t num_speculative_tokens = 0;  // drafted tokens in a round, 0 .. 63
-  int32_t threads = 0;              // cores to use; 0: all that the process may run on
-  int32_t run_ahead = 1;            // rounds enqueued before an earlier verdict is read, 0 .. 8
-  std::string isa;                  // empty: the best of this machine; else one of cpu_isas()
+  int32_t threads = 0;                 // cores to use; 0: all that the process may run on
+  int32_t run_ahead = 1;               // rounds enqueued before an earlier verdict is read, 0 .. 8
+  std::string isa;                     // empty: the best of this machine; else one of cpu_isas()
 };
 
 enum class EngineRole { target, drafter };

@@ -10,13 +10,13 @@ namespace specrt {
 // How tokens are chosen and when a completion ends. Filters apply in the order temperature, top_k,
 // top_p, min_p. The same seed gives the same tokens whatever the drafting method.
 struct SamplingParams {
-  float temperature = 1.0f;           // >= 0; 0 is greedy
-  int32_t top_k = 0;                  // >= 0; 0 keeps all
-  float top_p = 1.0f;                 // in (0, 1]
-  float min_p = 0.0f;                 // in [0, 1]
-  int32_t max_tokens = 16;            // >= 1
-  std::optional<uint64_t> seed;       // none: drawn at random and reported
-  bool ignore_eos = false;            // do not end at the model's end-of-sequence tokens
+  float temperature = 1.0f;             // >= 0; 0 is greedy
+  int32_t top_k = 0;                    // >= 0; 0 keeps all
+  float top_p = 1.0f;                   // in (0, 1]
+  float min_p = 0.0f;                   // in [0, 1]
+  int32_t max_tokens = 16;              // >= 1
+  std::optional<uint64_t> seed;         // none: drawn at random and reported
+  bool ignore_eos = false;              // do not end at the model's end-of-sequence tokens
   std::vector<int32_t> stop_token_ids;  // further tokens that end the completion
 };
 

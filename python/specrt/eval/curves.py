@@ -21,7 +21,7 @@ from specrt.llm import LLM
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64)
 CACHED = 64  # positions behind the step: a short context
-_PASSES = 12
+_PASSES = 20
 _FEWEST_PASSES = 3
 _BUDGET_SECONDS = 20.0
 _REPEATS = 4  # steps timed in a row; the first warms the caches and is dropped

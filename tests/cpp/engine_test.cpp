@@ -1,0 +1,259 @@
+// The engine reader: a good engine is read, everything else is refused with a message that says why.
+#include "engine/engine.h"
+
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <filesystem>
+#include <functional>
+
+#include "base/error.h"
+#include "tiny_engine.h"
+
+namespace specrt::testing {
+namespace {
+
+using format::FileHeader;
+
+// Parses a copy that has exactly the file's bytes, so that sanitizers see reads behind its end.
+Plan parse(const std::vector<std::byte>& file, size_t size) {
+  const auto exact = std::make_unique<std::byte[]>(size);
+  std::copy_n(file.begin(), size, exact.get());
+  return parse_plan(exact.get(), size);
+}
+
+std::string refusal(const std::vector<std::byte>& file, size_t size) {
+  try {
+    parse(file, size);
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::runtime);
+    return error.what();
+  }
+  return "(accepted)";
+}
+
+std::string refusal(const std::vector<std::byte>& file) { return refusal(file, file.size()); }
+
+// A good file with a changed header and a right checksum.
+std::vector<std::byte> with_header(const std::function<void(FileHeader&)>& change) {
+  std::vector<std::byte> file = tiny_engine(DType::bf16, 1).bytes();
+  FileHeader header;
+  std::memcpy(&header, file.data(), sizeof(header));
+  change(header);
+  std::memcpy(file.data(), &header, sizeof(header));
+  seal(file);
+  return file;
+}
+
+std::string header_refusal(const std::function<void(FileHeader&)>& change) {
+  return refusal(with_header(change));
+}
+
+// The same for changes of the tables, from which the file is then laid out.
+std::string table_refusal(const std::function<void(EngineImage&)>& change) {
+  EngineImage image = tiny_engine(DType::bf16, 1);
+  change(image);
+  return refusal(image.bytes());
+}
+
+#define CHECK_SAYS(text, part) CHECK_MESSAGE((text).find(part) != std::string::npos, (text))
+
+TEST_CASE("a good engine is read") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const auto engine = open_engine(tiny_engine(dtype, 1).bytes());
+    const Plan& plan = engine->plan();
+    CHECK_EQ(plan.ops.size(), 2 + 2 * 8 + 2);
+    CHECK_EQ(plan.kv.size(), 2);
+    CHECK_EQ(plan.buffers.size(), 8);
+    CHECK_EQ(plan.header.vocab, 40);
+    CHECK_EQ(plan.meta, R"({"name": "tiny"})");
+    CHECK_EQ(kv_slots(plan), 160);  // context 96 and a step of 64 rows
+    const int64_t element = dtype == DType::f32 ? 4 : 2;
+    CHECK_EQ(kv_bytes(plan), 2 * 2 * 160 * 2 * 8 * element);
+    CHECK_EQ(arena_row_bytes(plan) % kRowAlignment, 0);
+    CHECK(step_weight_bytes(plan) > 0);
+  }
+}
+
+TEST_CASE("every truncation is refused") {
+  const std::vector<std::byte> file = tiny_engine(DType::bf16, 1).bytes();
+  for (size_t size = 0; size < file.size(); size += size < 5000 ? 1 : 61) {
+    const std::string text = refusal(file, size);
+    if (size < sizeof(FileHeader)) {
+      REQUIRE_EQ(text, "it is shorter than an engine header");
+    } else {
+      REQUIRE_MESSAGE(text.find("truncated or damaged") != std::string::npos, text);
+    }
+  }
+}
+
+TEST_CASE("every truncation is refused, also when header and checksum agree with it") {
+  const std::vector<std::byte> whole = tiny_engine(DType::bf16, 1).bytes();
+  for (size_t size = sizeof(FileHeader); size + 64 < whole.size(); size += size < 5000 ? 1 : 61) {
+    std::vector<std::byte> file(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size));
+    FileHeader header;
+    std::memcpy(&header, file.data(), sizeof(header));
+    header.file_bytes = size;
+    std::memcpy(file.data(), &header, sizeof(header));
+    seal(file);
+    const std::string text = refusal(file);
+    REQUIRE_MESSAGE(text != "(accepted)", "size ", size);
+  }
+}
+
+TEST_CASE("every damaged byte of header and tables is noticed") {
+  const std::vector<std::byte> good = tiny_engine(DType::bf16, 1).bytes();
+  FileHeader header;
+  std::memcpy(&header, good.data(), sizeof(header));
+  for (size_t at = 0; at < header.weights_begin; ++at) {
+    std::vector<std::byte> file = good;
+    file[at] ^= std::byte{0x10};
+    REQUIRE(refusal(file) != "(accepted)");
+  }
+  std::vector<std::byte> file = good;
+  file[500] ^= std::byte{1};
+  CHECK_EQ(refusal(file), "its header checksum does not match; the file is damaged");
+}
+
+TEST_CASE("a foreign or other-version file is refused with what to do") {
+  CHECK_EQ(header_refusal([](FileHeader& h) { h.magic[0] = 'X'; }), "it is not a specrt engine");
+  CHECK_EQ(header_refusal([](FileHeader& h) { h.format_version = 2; }),
+           "format version 2 where this specrt reads 1; rebuild the bundle with `specrt build`");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.backend = 1; }), "specrt build --backend cpu");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.layout_version = 9; }), "layout 9");
+}
+
+TEST_CASE("numbers of the header out of bounds are refused") {
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.weights_begin = 0; }), "inside of the header");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.weights_begin = 4097; }), "begin at byte 4097");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.weights_begin = ~0ull << 12; }), "begin at byte");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.tensor_count = ~0u; }), "tensors where at most");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.tensor_count = 60000; }), "does not fit");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.buffer_count = 5000; }), "buffers where at most");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.kv_count = 2000; }), "kv layers where at most");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.op_count = 65536; }), "65536 ops does not fit");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.meta_bytes = ~0ull; }), "metadata");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.meta_bytes = 4096; }), "metadata of 4096");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.dtype = 2; }), "unknown weight dtype 2");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.vocab = 0; }), "vocabulary of 0");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.vocab = 1 << 30; }), "vocabulary of 1073741824");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.vocab = 41; }), "logits buffer is not f32");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.context = 1; }), "context of 1");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.context = 2147483647; }), "context of 2147483647");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.eos_count = 17; }), "17 end-of-sequence tokens");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.eos_count = -1; }), "-1 end-of-sequence tokens");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.eos[0] = 40; }), "end-of-sequence token 40");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.head_begin = 21; }), "head begins at op 21");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.head_begin = -1; }), "head begins at op -1");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.logits_buffer = 8; }), "logits buffer 8 of 8");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.logits_buffer = -1; }), "logits buffer -1 of 8");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.logits_buffer = 1; }), "not f32");
+}
+
+TEST_CASE("tensors out of bounds are refused") {
+  const auto tensor = [](const std::function<void(format::TensorRecord&)>& change) {
+    std::vector<std::byte> file = tiny_engine(DType::bf16, 1).bytes();
+    format::TensorRecord record;
+    std::memcpy(&record, file.data() + sizeof(FileHeader), sizeof(record));
+    change(record);
+    std::memcpy(file.data() + sizeof(FileHeader), &record, sizeof(record));
+    seal(file);
+    return refusal(file);
+  };
+  CHECK_EQ(tensor([](format::TensorRecord&) {}), "(accepted)");
+  CHECK_SAYS(tensor([](auto& t) { t.offset = 64; }), "engine tensor 0: bytes [64");
+  CHECK_SAYS(tensor([](auto& t) { t.offset += 1; }), "outside of the weights");
+  CHECK_SAYS(tensor([](auto& t) { t.offset = ~0ull << 6; }), "outside of the weights");
+  CHECK_SAYS(tensor([](auto& t) { t.offset = 1 << 20; }), "outside of the weights");
+  CHECK_SAYS(tensor([](auto& t) { t.bytes -= 1; }), "bytes where its shape needs");
+  CHECK_SAYS(tensor([](auto& t) { t.dtype = 7; }), "unknown dtype 7");
+  CHECK_SAYS(tensor([](auto& t) { t.layout = 2; }), "unknown layout 2");
+  CHECK_SAYS(tensor([](auto& t) { t.rows = 0; }), "shape 0 x 24");
+  CHECK_SAYS(tensor([](auto& t) { t.cols = -4; }), "shape 40 x -4");
+  CHECK_SAYS(tensor([](auto& t) { t.cols = 1 << 21; }), "shape 40 x 2097152");
+  CHECK_SAYS(tensor([](auto& t) {
+               t.rows = format::kMaxVocab;
+               t.cols = format::kMaxDim;
+             }),
+             "bytes where its shape needs");
+}
+
+TEST_CASE("buffers and KV layers out of bounds are refused") {
+  CHECK_SAYS(table_refusal([](auto& e) { e.buffers[0].offset = 32; }), "buffer 0: offset 32");
+  CHECK_SAYS(table_refusal([](auto& e) { e.buffers[2].offset = 1ull << 32; }), "buffer 2: offset");
+  CHECK_SAYS(table_refusal([](auto& e) { e.buffers[1].dtype = 2; }), "buffer 1: unknown dtype 2");
+  CHECK_SAYS(table_refusal([](auto& e) { e.buffers[1].cols = 0; }), "buffer 1: 0 columns");
+  CHECK_SAYS(table_refusal([](auto& e) { e.buffers[1].cols = 1 << 23; }), "8388608 columns");
+  CHECK_SAYS(table_refusal([](auto& e) { e.kv[1].kv_heads = 0; }), "kv layer 1: 0 heads of 8");
+  CHECK_SAYS(table_refusal([](auto& e) { e.kv[0].head_dim = 7; }), "kv layer 0: 2 heads of 7");
+  CHECK_SAYS(table_refusal([](auto& e) { e.kv[0].head_dim = 514; }), "2 heads of 514");
+  CHECK_SAYS(table_refusal([](auto& e) { e.kv[0].kv_heads = 1 << 20; }), "heads of 8");
+  CHECK_SAYS(table_refusal([](auto& e) { e.kv[0].dtype = 3; }), "kv layer 0: unknown dtype 3");
+  CHECK_SAYS(table_refusal([](auto& e) {
+               e.header.context = format::kMaxContext;
+               e.kv.assign(8, {.kv_heads = 1 << 19, .head_dim = 2, .dtype = 0, .reserved = 0});
+             }),
+             "a KV cache of");
+}
+
+// Ops of the tiny engine: 0 embed, 1 rope_angles, 2 rms_norm, 3 linear (qkv), 4 rope_kv,
+// 5 attention, 6 linear (add), 7 rms_norm, 8 linear (swiglu), 9 linear (add).
+std::string op_refusal(size_t index, const std::function<void(format::OpRecord&)>& change) {
+  return table_refusal([&](EngineImage& image) { change(image.ops[index]); });
+}
+
+TEST_CASE("ops that name what does not exist are refused") {
+  CHECK_SAYS(op_refusal(0, [](auto& op) { op.kind = static_cast<format::OpKind>(6); }),
+             "op 0: unknown op kind 6");
+  CHECK_SAYS(op_refusal(0, [](auto& op) { op.out = 8; }), "op 0: output 8 of 8");
+  CHECK_SAYS(op_refusal(2, [](auto& op) { op.out = -1; }), "op 2: output -1 of 8");
+  CHECK_SAYS(op_refusal(2, [](auto& op) { op.in[0] = -7; }), "op 2: input -7 of 8");
+  CHECK_SAYS(op_refusal(2, [](auto& op) { op.in[1] = 0; }), "op 2: unused input is 0");
+  CHECK_SAYS(op_refusal(3, [](auto& op) { op.tensor = 99; }), "op 3: tensor 99 of");
+  CHECK_SAYS(op_refusal(3, [](auto& op) { op.kv = 0; }), "op 3: unused kv layer is 0");
+  CHECK_SAYS(op_refusal(4, [](auto& op) { op.kv = 2; }), "op 4: kv layer 2 of 2");
+  CHECK_SAYS(op_refusal(4, [](auto& op) { op.tensor = 0; }), "op 4: unused tensor is 0");
+}
+
+TEST_CASE("ops whose shapes do not fit together are refused") {
+  CHECK_SAYS(op_refusal(0, [](auto& op) { op.out = 3; }), "embed: out must have 24 columns");
+  CHECK_SAYS(op_refusal(0, [](auto& op) { op.tensor = 1; }), "the embedding has 1 rows");
+  CHECK_SAYS(op_refusal(1, [](auto& op) { op.tensor = 2; }), "must be one f32 row of 4");
+  CHECK_SAYS(op_refusal(2, [](auto& op) { op.tensor = 1; }), "must be one f32 row of 24");
+  CHECK_SAYS(op_refusal(2, [](auto& op) { op.in[0] = 1; }), "rms_norm: x must be f32, not bf16");
+  CHECK_SAYS(op_refusal(3, [](auto& op) { op.out = 0; }), "linear: out must have 64 columns");
+  CHECK_SAYS(op_refusal(3, [](auto& op) { op.integer[0] = 3; }), "linear: unknown epilogue 3");
+  CHECK_SAYS(op_refusal(3, [](auto& op) { op.integer[0] = -1; }), "linear: unknown epilogue -1");
+  CHECK_SAYS(op_refusal(3, [](auto& op) { op.tensor = 1; }), "linear: the weight is not packed");
+  CHECK_SAYS(op_refusal(8, [](auto& op) { op.integer[0] = 0; }), "linear: out must have 64");
+  CHECK_SAYS(op_refusal(6, [](auto& op) { op.integer[0] = 2; }), "swiglu needs whole panel pairs");
+  for (const size_t index : {4, 5}) {
+    CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 3; }), "3 query heads cannot share");
+    CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 0; }), "0 query heads cannot share");
+    CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = -2; }), "-2 query heads");
+    CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 8; }), "columns, not");
+    CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 2147483646; }), "columns, not");
+  }
+}
+
+TEST_CASE("a file that cannot be opened is named") {
+  const auto message = [](const std::string& path) -> std::string {
+    try {
+      Engine::open(path);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "(accepted)";
+  };
+  CHECK_EQ(message("/nowhere/x.engine"), "cannot open /nowhere/x.engine: No such file or directory");
+  const std::string folder = std::filesystem::temp_directory_path().string();
+  CHECK_EQ(message(folder), "cannot read " + folder + ": not a file with content");
+  const TempFile empty({});
+  CHECK_EQ(message(empty.path()), "cannot read " + empty.path() + ": not a file with content");
+  const TempFile other(std::vector<std::byte>(300));
+  CHECK_EQ(message(other.path()),
+           "cannot load the engine " + other.path() + ": it is not a specrt engine");
+}
+
+}  // namespace
+}  // namespace specrt::testing

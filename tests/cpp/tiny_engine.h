@@ -1,0 +1,11 @@
+// A Llama-like model of two layers with random weights: every kind of op, small enough to be run
+// thousands of times.
+#pragma once
+
+#include "engine_image.h"
+
+namespace specrt::testing {
+
+EngineImage tiny_engine(DType dtype, uint64_t seed);
+
+}  // namespace specrt::testing
