@@ -12,7 +12,15 @@ FIELDS = {
     *("predicted_speedup", "loop_efficiency", "mean_acceptance_length", "draft_acceptance_rate"),
     *("accepted_at_position", "ttft_ms", "tpot_ms", "ms_per_round", "bytes_per_step"),
     *("identical_to_autoregressive", "memory_bandwidth_share", "weights_fit_in_cache"),
-    *("repeated_8gram_share", "eos_share", "options", "machine", "version", "commit"),
+    *(
+        "repeated_8gram_share",
+        "eos_share",
+        "skipped_prompts",
+        "options",
+        "machine",
+        "version",
+        "commit",
+    ),
 }
 
 
@@ -59,6 +67,22 @@ def test_rows(
     table = capsys.readouterr().out
     assert "identical" in table
     assert table.count("speculative") == 3
+
+
+def test_prompts_beyond_the_context_are_left_out(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "long.jsonl", tmp_path / "out.jsonl"
+    words = ["bench", str(tiny_bundle), "--prompts", str(file), "--json", str(out), "--raw"]
+    file.write_text(json.dumps({"prompt": "x" * 256}) + "\n")
+    assert main(words) == 2
+    assert "context of 256" in capsys.readouterr().err
+    with file.open("a") as rows:
+        rows.write(json.dumps({"prompt": "x" * 255}) + "\n")
+    assert main(words) == 0
+    assert "1 prompts did not fit" in capsys.readouterr().out
+    row = json.loads(out.read_text().splitlines()[-1])
+    assert (row["prompts"], row["skipped_prompts"], row["new_tokens"]) == (1, 1, 1)
 
 
 def test_a_method_alone_is_not_compared(

@@ -108,7 +108,7 @@ def test_a_damaged_engine(damage: str, name: str, demo_bundle: Path, tmp_path: P
     else:
         engine.unlink()
     expected = ValueError if (damage, name) == ("remove", "drafters/draft.engine") else specrt.Error
-    with pytest.raises(expected, match="draft|target"):
+    with pytest.raises(expected, match=r"draft|target"):
         LLM(bundle, method="speculative", threads=1)
 
 

@@ -31,7 +31,7 @@ def sample(
 
 
 def run(*methods: MethodRun) -> BenchRun:
-    return BenchRun(BenchOptions(), MACHINE, 2, "cpu:x", bandwidth=1e6, methods=methods)
+    return BenchRun(BenchOptions(), MACHINE, 2, "cpu:x", bandwidth=1e6, skipped=0, methods=methods)
 
 
 def plain(count: int) -> list[Round]:

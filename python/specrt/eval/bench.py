@@ -100,13 +100,24 @@ class MethodRun:
 
 @dataclass(frozen=True)
 class BenchRun:
-    """A whole run; `bandwidth` in bytes per second, measured in it."""
+    """A whole run.
+
+    Attributes:
+        options: what was asked for.
+        machine: where it ran.
+        threads: cores in use.
+        backend: for example "cpu:avx512bf16".
+        bandwidth: bytes per second that reading memory reached in this run.
+        skipped: prompts that did not fit into the context and were left out.
+        methods: what was measured.
+    """
 
     options: BenchOptions
     machine: Machine
     threads: int
     backend: str
     bandwidth: float
+    skipped: int
     methods: tuple[MethodRun, ...]
 
 
@@ -184,21 +195,24 @@ def run_bench(
 
     Args:
         bundle: the models.
-        prompts: at least one.
+        prompts: those that do not fit into the context are left out.
         options: what to run.
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: an option is out of its range, or a prompt does not fit into the context.
+        ValueError: an option is out of its range, or no prompt fits into the context.
         Error: the bundle cannot be loaded, or the runtime failed.
     """
     runners = [_load(bundle, method, options) for method in options.methods]
     first = runners[0].llm
-    prompt_ids = [encode_prompt(first.tokenizer, p.text, raw=options.raw) for p in prompts]
+    encoded = [(p, encode_prompt(first.tokenizer, p.text, raw=options.raw)) for p in prompts]
+    fitting = [(prompt, ids) for prompt, ids in encoded if len(ids) < first.core.context]
+    if not fitting:
+        raise ValueError(f"no prompt fits into the context of {first.core.context} tokens")
     for runner in runners:
-        runner.warm_up(prompt_ids[0])
+        runner.warm_up(fitting[0][1])
     samples: list[list[Sample]] = [[] for _ in runners]
-    bar = tqdm(list(zip(prompts, prompt_ids, strict=True)), desc="bench", disable=not progress)
+    bar = tqdm(fitting, desc="bench", disable=not progress)
     for index, (prompt, ids) in enumerate(bar):
         outputs: list[list[RequestOutput]] = [[] for _ in runners]
         for turn in range(options.repeats):
@@ -212,6 +226,7 @@ def run_bench(
         threads=first.threads,
         backend=first.core.backend,
         bandwidth=read_bandwidth(first.threads),
+        skipped=len(prompts) - len(fitting),
         methods=tuple(
             MethodRun(
                 runner.llm.method,

@@ -221,6 +221,7 @@ def json_rows(run: BenchRun, version: str, commit: str | None) -> list[dict[str,
     """The rows as JSON objects, each with the machine, the options and the source it belongs to."""
     context = {
         "options": asdict(run.options),
+        "skipped_prompts": run.skipped,
         "machine": {
             **asdict(run.machine),
             "backend": run.backend,

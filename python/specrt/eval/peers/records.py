@@ -49,6 +49,7 @@ class Variant:
 
     @property
     def name(self) -> str:
+        """Peer and setting."""
         return f"{self.peer} {self.label}"
 
 
@@ -65,6 +66,8 @@ class StepTime:
 
 @dataclass(frozen=True)
 class NotMeasured:
+    """Something that could not be built or run, and why."""
+
     peer: str
     label: str
     reason: str

@@ -40,6 +40,7 @@ class Shape:
 
     @property
     def head_dim(self) -> int:
+        """Elements of a head."""
         return self.hidden // self.heads
 
 
