@@ -9,6 +9,14 @@
 
 inline constexpr int32_t kRowBlock = 8;
 
+inline constexpr int64_t kGroup = 8;
+
+// Which lines of the next panels a tile prefetches.
+struct Ahead {
+  int64_t first_line;
+  int64_t lines_per_group;
+};
+
 struct LinearJob {
   const LinearArgs* args;
   const std::byte* x[kMaxStepRows];
@@ -50,7 +58,7 @@ inline void finish(const LinearArgs& args, int32_t row, int32_t panel, const Vec
 
 // kPanels x kRows chains at once, all in registers.
 template <DType kType, int kPanels, int kRows>
-void linear_tile(const LinearJob& job, int32_t panel, int32_t first) {
+void linear_tile(const LinearJob& job, int32_t panel, int32_t first, Ahead ahead) {
   const LinearArgs& args = *job.args;
   const std::byte* weights = args.w.data + panel * job.panel_bytes;
   const int32_t cols = args.w.cols;
@@ -69,21 +77,25 @@ void linear_tile(const LinearJob& job, int32_t panel, int32_t first) {
       for (int p = 0; p < kPanels; ++p) acc[r][p] = dot_line<kType>(acc[r][p], w[p], word);
     }
   };
-  const std::byte* next = weights + kPanels * job.panel_bytes;
-  for (int64_t line = 0; line < lines; ++line) {
+  // Meanwhile a share of the next panels comes closer.
+  const std::byte* next = weights + kPanels * job.panel_bytes + ahead.first_line * 64;
+  int64_t line = 0;
+  for (; line + kGroup <= lines; line += kGroup) {
+    for (int64_t i = 0; i < ahead.lines_per_group; ++i, next += 64) {
 #pragma GCC unroll 8
-    for (int p = 0; p < kPanels; ++p) {
-      __builtin_prefetch(next + p * job.panel_bytes + line * 64, 0, 2);
+      for (int p = 0; p < kPanels; ++p) __builtin_prefetch(next + p * job.panel_bytes, 0, 2);
     }
-    add_line(line, load_word);
+#pragma GCC unroll 1
+    for (int64_t i = 0; i < kGroup; ++i) add_line(line + i, load_word);
   }
+  for (; line < lines; ++line) add_line(line, load_word);
   if (kType == DType::bf16 && cols % 2 != 0) {
     add_line(lines, [](const std::byte* from) { return load_word(from) & 0xffffu; });
   }
   for (int r = 0; r < kRows; ++r) finish<kPanels>(args, job.rows[first + r], panel, acc[r]);
 }
 
-using LinearTile = void (*)(const LinearJob& job, int32_t panel, int32_t first);
+using LinearTile = void (*)(const LinearJob& job, int32_t panel, int32_t first, Ahead ahead);
 
 template <DType kType, int kPanels>
 LinearTile linear_tile_of(int32_t rows) {
@@ -111,11 +123,13 @@ LinearTile linear_tile_of(int32_t rows) {
 template <DType kType, int kPanels>
 void linear_panels(const LinearJob& job, int32_t begin, int32_t end) {
   const int32_t blocks = (job.count + kRowBlock - 1) / kRowBlock;
+  const int64_t groups = job.panel_bytes / 64 / kGroup;
+  const int64_t per_block = (kGroup + blocks - 1) / blocks;
   int32_t panel = begin;
   for (; panel + kPanels <= end; panel += kPanels) {
     for (int32_t b = 0; b < blocks; ++b) {
       const int32_t first = b * job.count / blocks, last = (b + 1) * job.count / blocks;
-      linear_tile_of<kType, kPanels>(last - first)(job, panel, first);
+      linear_tile_of<kType, kPanels>(last - first)(job, panel, first, {b * per_block * groups, per_block});
     }
   }
   if constexpr (kPanels > 1) {

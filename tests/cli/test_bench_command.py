@@ -80,7 +80,7 @@ def test_prompts_beyond_the_context_are_left_out(
     with file.open("a") as rows:
         rows.write(json.dumps({"prompt": "x" * 255}) + "\n")
     assert main(words) == 0
-    assert "1 prompts did not fit" in capsys.readouterr().out
+    assert "do not fit into the context: 1." in capsys.readouterr().out
     row = json.loads(out.read_text().splitlines()[-1])
     assert (row["prompts"], row["skipped_prompts"], row["new_tokens"]) == (1, 1, 1)
 

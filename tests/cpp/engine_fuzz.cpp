@@ -1,5 +1,6 @@
 // engine_fuzz ITERATIONS SEED: damages a small engine, repairs its checksum, and loads it. What
-// loads is run on the CPU backend. Anything but specrt::Error is a bug; best under AddressSanitizer.
+// loads is run on the CPU backend. Anything but specrt::Error is a bug; best under
+// AddressSanitizer.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -22,7 +23,7 @@ std::atomic<bool> g_reading{false};
 
 }  // namespace
 
-void* operator new(size_t size) {
+[[gnu::noinline]] void* operator new(size_t size) {
   if (g_reading && size > kReaderBytes) {
     std::fprintf(stderr, "the engine reader allocates %zu bytes\n", size);
     std::abort();
@@ -31,8 +32,8 @@ void* operator new(size_t size) {
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace specrt::testing {
 namespace {
@@ -61,9 +62,9 @@ size_t tables_end(const File& file) {
 }
 
 void set_word(Random& random, File& file, size_t end) {
-  static constexpr uint32_t kWords[] = {0,  1,  2,  3,  4,   7,    8,          16,         24,
-                                        32, 40, 63, 64, 65,  96,   0x7fffffff, 0x80000000, 0xffffffff,
-                                        5,  6,  48, 80, 128, 4096, 1u << 20,   1u << 22,   12};
+  static constexpr uint32_t kWords[] = {
+      0,  1,          2,          3,          4, 7, 8,  16, 24,  32,   40,       63,       64, 65,
+      96, 0x7fffffff, 0x80000000, 0xffffffff, 5, 6, 48, 80, 128, 4096, 1u << 20, 1u << 22, 12};
   const size_t at = below(random, end / 4) * 4;
   uint32_t word;
   std::memcpy(&word, file.data() + at, 4);
@@ -133,7 +134,8 @@ void damage(Random& random, File& file) {
       case 3:
       case 4:  // weights: infinities, NaNs, anything
         for (size_t j = below(random, 2000); j > 0; --j) {
-          file[4096 + below(random, file.size() - 4096 + 1) % std::max<size_t>(file.size() - 4096, 1)] =
+          file[4096 +
+               below(random, file.size() - 4096 + 1) % std::max<size_t>(file.size() - 4096, 1)] =
               static_cast<std::byte>(random());
         }
         break;
@@ -158,7 +160,8 @@ void run_engine(Random& random, std::shared_ptr<const Engine> engine, Backend& b
   Generator generator(target_lane, &drafter,
                       {.draft_tokens = static_cast<int32_t>(below(random, 64)), .run_ahead = 1});
   std::vector<int32_t> prompt(1 + below(random, static_cast<size_t>(std::min(context - 1, 80))));
-  for (int32_t& token : prompt) token = static_cast<int32_t>(below(random, static_cast<size_t>(vocab)));
+  for (int32_t& token : prompt)
+    token = static_cast<int32_t>(below(random, static_cast<size_t>(vocab)));
   SamplingParams params;
   params.temperature = below(random, 2) == 0 ? 0.0f : 1.0f;
   params.top_k = static_cast<int32_t>(below(random, 5));

@@ -53,8 +53,8 @@ int32_t EngineImage::add_tensor(DType dtype, Layout layout, int32_t rows, int32_
 int32_t EngineImage::add_buffer(DType dtype, int32_t cols) {
   uint64_t offset = 0;
   for (const format::BufferRecord& buffer : buffers) {
-    offset += static_cast<uint64_t>(
-        padded_row_bytes(static_cast<DType>(buffer.dtype), buffer.cols));
+    offset +=
+        static_cast<uint64_t>(padded_row_bytes(static_cast<DType>(buffer.dtype), buffer.cols));
   }
   buffers.push_back({.offset = offset, .dtype = static_cast<uint32_t>(dtype), .cols = cols});
   return static_cast<int32_t>(buffers.size()) - 1;

@@ -1,4 +1,5 @@
-// The engine reader: a good engine is read, everything else is refused with a message that says why.
+// The engine reader: a good engine is read, everything else is refused with a message that says
+// why.
 #include "engine/engine.h"
 
 #include <doctest/doctest.h>
@@ -139,7 +140,8 @@ TEST_CASE("numbers of the header out of bounds are refused") {
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.vocab = 1 << 30; }), "vocabulary of 1073741824");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.vocab = 41; }), "logits buffer is not f32");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.context = 1; }), "context of 1");
-  CHECK_SAYS(header_refusal([](FileHeader& h) { h.context = 2147483647; }), "context of 2147483647");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.context = 2147483647; }),
+             "context of 2147483647");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.eos_count = 17; }), "17 end-of-sequence tokens");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.eos_count = -1; }), "-1 end-of-sequence tokens");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.eos[0] = 40; }), "end-of-sequence token 40");
@@ -228,8 +230,10 @@ TEST_CASE("ops whose shapes do not fit together are refused") {
   CHECK_SAYS(op_refusal(8, [](auto& op) { op.integer[0] = 0; }), "linear: out must have 64");
   CHECK_SAYS(op_refusal(6, [](auto& op) { op.integer[0] = 2; }), "swiglu needs whole panel pairs");
   for (const size_t index : {4, 5}) {
-    CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 3; }), "3 query heads cannot share");
-    CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 0; }), "0 query heads cannot share");
+    CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 3; }),
+               "3 query heads cannot share");
+    CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 0; }),
+               "0 query heads cannot share");
     CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = -2; }), "-2 query heads");
     CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 8; }), "columns, not");
     CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 2147483646; }), "columns, not");
@@ -245,7 +249,8 @@ TEST_CASE("a file that cannot be opened is named") {
     }
     return "(accepted)";
   };
-  CHECK_EQ(message("/nowhere/x.engine"), "cannot open /nowhere/x.engine: No such file or directory");
+  CHECK_EQ(message("/nowhere/x.engine"),
+           "cannot open /nowhere/x.engine: No such file or directory");
   const std::string folder = std::filesystem::temp_directory_path().string();
   CHECK_EQ(message(folder), "cannot read " + folder + ": not a file with content");
   const TempFile empty({});

@@ -63,7 +63,8 @@ TEST_CASE("the race detector names the cell and both sides") {
   races.access(&tok[2], CellAccess::write);
   REQUIRE_EQ(reports.size(), 2);
   CHECK_EQ(reports[0], "race: a.tail is read by stream 2 and was written by stream 1 in no order");
-  CHECK_EQ(reports[1], "race: a.tok[2] is written by stream 2 and was read by stream 1 in no order");
+  CHECK_EQ(reports[1],
+           "race: a.tok[2] is written by stream 2 and was read by stream 1 in no order");
 }
 
 }  // namespace

@@ -98,7 +98,8 @@ TEST_CASE("no round is enqueued that cannot be live") {
 
 TEST_CASE("a callback that cancels gets nothing more, and the next request is right") {
   for (uint64_t index = 0; index < 300; ++index) {
-    Config config = plain_config(1 + static_cast<int32_t>(index % 8), static_cast<int32_t>(index % 3));
+    Config config =
+        plain_config(1 + static_cast<int32_t>(index % 8), static_cast<int32_t>(index % 3));
     config.rig.schedule_seed = index;
     config.rig.streams = index % 2 == 0 ? StreamUse::separate : StreamUse::shared;
     Rig rig(config.rig);
@@ -179,9 +180,8 @@ TEST_CASE("an exception of the callback reaches the caller, and the next request
   Rig rig(config.rig);
   Generator generator(*rig.target, rig.drafter.get(), {.draft_tokens = 4, .run_ahead = 2});
   const auto throws = [](std::span<const int32_t>) -> bool { throw std::runtime_error("no"); };
-  CHECK_THROWS_WITH_AS(
-      generator.generate(config.asks[0].prompt, config.asks[0].params(), throws), "no",
-      std::runtime_error);
+  CHECK_THROWS_WITH_AS(generator.generate(config.asks[0].prompt, config.asks[0].params(), throws),
+                       "no", std::runtime_error);
   CHECK_EQ(run_and_compare(rig, config), "");
 }
 
@@ -215,8 +215,8 @@ TEST_CASE("arguments are refused by name and change nothing") {
   Generator generator(*rig.target, rig.drafter.get(), {.draft_tokens = 4, .run_ahead = 1});
   const SamplingParams params = config.asks[0].params();
   const std::vector<int32_t> bad{1, 8}, empty, whole(400, 1);
-  CHECK_THROWS_WITH_AS(generator.generate(bad, params, {}),
-                       doctest::Contains("vocabulary of 8"), Error);
+  CHECK_THROWS_WITH_AS(generator.generate(bad, params, {}), doctest::Contains("vocabulary of 8"),
+                       Error);
   CHECK_THROWS_WITH_AS(generator.generate(empty, params, {}),
                        doctest::Contains("the prompt is empty"), Error);
   CHECK_THROWS_WITH_AS(generator.generate(whole, params, {}),

@@ -1,4 +1,5 @@
-// The decoding loop over table models: whatever is drafted, the tokens are those of direct sampling.
+// The decoding loop over table models: whatever is drafted, the tokens are those of direct
+// sampling.
 #include <doctest/doctest.h>
 
 #include "table_rig.h"

@@ -40,28 +40,29 @@ double gumbel_error(uint32_t bits) {
   return std::abs(value - exact) / std::max(1.0, std::abs(exact));
 }
 
-TEST_CASE("Gumbel values are finite and right for the smallest, largest and many other bits") {
-  double worst_low = 0, worst_high = 0, worst = 0;
+TEST_CASE("Gumbel values are right for the smallest and for many other bits") {
+  double worst = 0;
   for (uint32_t i = 0; i < (1u << 20); ++i) {
-    worst_low = std::max(worst_low, gumbel_error(i));
-    worst = std::max(worst, gumbel_error(i * 4096u + (i * 2654435761u) % 4096u));
-    // In float32 r is 1 - 2^-24 at most.
-    REQUIRE(std::isfinite(gumbel_from_bits(~i)));
-    if (i >= (1u << 16)) worst_high = std::max(worst_high, gumbel_error(~i));
+    worst = std::max(worst, gumbel_error(i));
+    worst = std::max(worst, gumbel_error(i * 3840u + (i * 2654435761u) % 3840u));  // r < 0.94
   }
-  CHECK(worst_low < 1e-6);
-  CHECK(worst < 2e-3);
-  CHECK(worst_high < 2e-3);
+  CHECK(worst < 4e-7);
 }
 
-TEST_CASE("Gumbel values of the largest noise do not tie") {
-  // The 64 largest draws of a million: equal values would make the choice depend on token order.
-  float last = std::numeric_limits<float>::infinity();
-  for (uint32_t i = 0; i < 64; ++i) {
-    const float value = gumbel_from_bits(i << 12);
-    CHECK(value < last + 100);
-    CHECK(value != last);
-    last = value;
+TEST_CASE("Gumbel values of the largest bits, where float32 cannot tell r from 1, stay finite") {
+  double worst = 0;
+  for (uint32_t i = 0; i < (1u << 20); ++i) worst = std::max(worst, gumbel_error(~i));
+  CHECK(worst < 0.12);  // of the smallest values, about -3
+}
+
+TEST_CASE("the largest noise falls strictly with the bits, so that it does not tie") {
+  for (const uint32_t step : {1u, 256u, 4096u}) {
+    float last = std::numeric_limits<float>::infinity();
+    for (uint32_t i = 0; i < 1024; ++i) {
+      const float value = gumbel_from_bits(i * step);
+      REQUIRE(value < last);
+      last = value;
+    }
   }
 }
 
@@ -77,7 +78,6 @@ TEST_CASE("portable_log is the natural logarithm") {
     const double exact = std::log(static_cast<double>(x));
     if (exact != 0) worst = std::max(worst, std::abs(portable_log(x) - exact) / std::abs(exact));
   }
-  MESSAGE("worst relative error ", worst);
   CHECK(worst < 3e-7);
   CHECK_EQ(portable_log(1.0f), 0.0f);
 }

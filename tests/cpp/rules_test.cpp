@@ -10,7 +10,8 @@
 namespace specrt {
 namespace {
 
-// A sequence with C committed tokens, a tail of m and c drafted tokens; every token is its position.
+// A sequence with C committed tokens, a tail of m and c drafted tokens; every token is its
+// position.
 struct Desk {
   Desk(int32_t committed, int32_t tail, int32_t drafted) {
     cells.committed = committed;
@@ -22,7 +23,8 @@ struct Desk {
     for (int32_t i = 0; i < 48; ++i) tok[i] = i;
   }
 
-  // The target agrees with every token up to, not including, position `refuses`; there it wants 100.
+  // The target agrees with every token up to, not including, position `refuses`; there it wants
+  // 100.
   Verdict walk(int32_t refuses) {
     return walk_chain(cells, tok, [&](int32_t row, int32_t position) {
       CHECK_EQ(position, cells.committed + row);

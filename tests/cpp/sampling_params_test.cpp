@@ -21,7 +21,7 @@ std::string refusal(const SamplingParams& params) {
 }
 
 template <typename Field, typename Value>
-std::string refusal_of(Field SamplingParams::* field, Value value) {
+std::string refusal_of(Field SamplingParams::*field, Value value) {
   SamplingParams params;
   params.*field = static_cast<Field>(value);
   return refusal(params);

@@ -161,9 +161,7 @@ void ScriptedBackend::attention(Stream& stream, const AttentionArgs& args) {
 }
 
 void ScriptedBackend::feed_prompt(Stream& stream, const FeedPromptArgs& args) {
-  push(stream, [args] {
-    specrt::feed_prompt(*args.span, args.begin, args.count);
-  });
+  push(stream, [args] { specrt::feed_prompt(*args.span, args.begin, args.count); });
 }
 
 void ScriptedBackend::begin_draft(Stream& stream, const BeginDraftArgs& args) {
@@ -190,8 +188,8 @@ void ScriptedBackend::run(const EmbedArgs& args) {
   each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
     const int32_t depth = segment.depth == nullptr ? i : segment.depth[i];
     const FedToken fed{segment.tok[segment.span->base + depth], segment.span->base + depth};
-    require(peek(segment.span->rows) <= args.rows.capacity, "a step of ",
-            peek(segment.span->rows), " rows with a capacity of ", args.rows.capacity);
+    require(peek(segment.span->rows) <= args.rows.capacity, "a step of ", peek(segment.span->rows),
+            " rows with a capacity of ", args.rows.capacity);
     require(fed.token >= 0 && fed.token < args.table.rows, "token ", fed.token, " is fed");
     races_.access(args.out.row<std::byte>(row), CellAccess::write);
     std::memcpy(args.out.row<std::byte>(row), &fed, sizeof(fed));
@@ -306,11 +304,10 @@ void ScriptedBackend::run(const JudgeArgs& args) {
   if (fault_ == Fault::eos_ignored) s.eos_count = 0;
   if (fault_ == Fault::judged_after_stop) s.stop = Stop::running;
   require(first >= args.first_row, "the tail has more tokens than the step rows");
-  const Verdict verdict =
-      walk_chain(s, args.sequence.tok, [&](int32_t i, int32_t position) {
-        const int32_t off = fault_ == Fault::judged_at_next_position ? 1 : 0;
-        return pick(s, args.logits, first + i, position + off);
-      });
+  const Verdict verdict = walk_chain(s, args.sequence.tok, [&](int32_t i, int32_t position) {
+    const int32_t off = fault_ == Fault::judged_at_next_position ? 1 : 0;
+    return pick(s, args.logits, first + i, position + off);
+  });
   if (fault_ == Fault::eos_ignored) s.eos_count = eos_count;
   commit_checked(args, verdict);
   if (fault_ == Fault::draft_kv_too_long) s.draft_kv = s.draft_kv + 1;
@@ -325,10 +322,10 @@ int32_t ScriptedBackend::pick(const Cells& s, const RowsView& logits, int32_t ro
   float most = 0;
   for (int32_t v = 0; v < logits.cols; ++v) {
     const float score =
-        temperature > 0 ? values[v] / temperature +
-                              token_gumbel(s.seed, static_cast<uint32_t>(position), Purpose::token,
-                                           static_cast<uint32_t>(v), 0)
-                        : values[v];
+        temperature > 0
+            ? values[v] / temperature + token_gumbel(s.seed, static_cast<uint32_t>(position),
+                                                     Purpose::token, static_cast<uint32_t>(v), 0)
+            : values[v];
     if (v > 0 && score <= most) continue;
     best = v;
     most = score;
@@ -371,8 +368,8 @@ void ScriptedBackend::check_cache(const char* what, const StepSpan* span, const 
   }
   for (int32_t slot = 0; slot < length; ++slot) {
     const auto fed = load<FedToken>(slot_of(found->second.kv, found->second.layer, slot));
-    require(fed.token == peek(tok[slot]) && fed.position == slot, "KV of the ", what, ": slot ", slot,
-            " holds token ", fed.token, " of position ", fed.position, " instead of ",
+    require(fed.token == peek(tok[slot]) && fed.position == slot, "KV of the ", what, ": slot ",
+            slot, " holds token ", fed.token, " of position ", fed.position, " instead of ",
             peek(tok[slot]));
   }
 }

@@ -1,6 +1,6 @@
 // A backend without kernels for table models (table_model.h). It runs device/rules.h as every
-// backend must, on scripted streams, and checks while it runs: races on cells, logs, activations and
-// KV slots, and the invariants of the decoding state.
+// backend must, on scripted streams, and checks while it runs: races on cells, logs, activations
+// and KV slots, and the invariants of the decoding state.
 #pragma once
 
 #include <map>
@@ -22,7 +22,7 @@ enum class Fault {
   draft_does_not_wait,      // the drafter's stream ignores the commit
   target_does_not_wait,     // the target's stream ignores the draft
   eos_ignored,
-  kv_row_not_written,       // the last of several rows leaves its slot as it was
+  kv_row_not_written,  // the last of several rows leaves its slot as it was
   draft_beyond_limit,
   judged_after_stop,
 };
@@ -98,7 +98,8 @@ class ScriptedBackend final : public Backend {
 
   int32_t pick(const Cells& s, const RowsView& logits, int32_t row, int32_t position);
   void commit_checked(const JudgeArgs& args, const struct Verdict& verdict);
-  void check_cache(const char* what, const StepSpan* span, const Cell<int32_t>* tok, int32_t length);
+  void check_cache(const char* what, const StepSpan* span, const Cell<int32_t>* tok,
+                   int32_t length);
   uint64_t context_of(const AttentionArgs& args, const Segment& segment, int32_t row);
 
   Fault fault_;

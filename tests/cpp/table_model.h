@@ -12,10 +12,10 @@ namespace specrt::testing {
 
 // Lies at the start of the head's weight tensor.
 struct TableParams {
-  uint64_t truth = 1;   // seed of the logits
-  uint64_t own = 0;     // seed used instead for a share `error` of all contexts
-  double error = 0;     // 0: a perfect drafter of the model with the same `truth`; 1: a useless one
-  int32_t vocab = 5;    // at most 16
+  uint64_t truth = 1;  // seed of the logits
+  uint64_t own = 0;    // seed used instead for a share `error` of all contexts
+  double error = 0;    // 0: a perfect drafter of the model with the same `truth`; 1: a useless one
+  int32_t vocab = 5;   // at most 16
   int32_t reserved = 0;
 };
 

@@ -19,17 +19,15 @@ std::string list(const std::vector<T>& values) {
 
 }  // namespace
 
-Rig::Rig(const RigOptions& chosen)
-    : options(chosen), backend(chosen.schedule_seed, chosen.fault) {
+Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_seed, chosen.fault) {
   target_stream = backend.make_stream({});
   if (chosen.streams == StreamUse::separate) draft_stream = backend.make_stream({});
   for (int32_t s = 0; s < chosen.sequences; ++s) {
     sequences.push_back(std::make_unique<Sequence>(backend, chosen.context, kLogSlots));
-    backend.races().name_sequence(concat("sequence", s), sequences.back()->cells(),
-                                  chosen.context);
+    backend.races().name_sequence(concat("sequence", s), sequences.back()->cells(), chosen.context);
   }
-  target_model = std::make_unique<Model>(
-      open_engine(table_engine(params(), chosen.context).bytes()), backend);
+  target_model =
+      std::make_unique<Model>(open_engine(table_engine(params(), chosen.context).bytes()), backend);
   target = std::make_unique<Lane>(*target_model, *target_stream, sequence_pointers());
   if (chosen.window > 0) {
     TableParams of_drafter = params();
@@ -163,7 +161,8 @@ Outcome run_generator(Rig& rig, const Config& config, const OnTokens& also_on_to
   outcome.tokens.push_back(completion.token_ids);
   outcome.finish = completion.finish_reason;
   outcome.rounds = completion.metrics.rounds;
-  if (delivered != completion.token_ids) outcome.problems.push_back("the callback saw other tokens");
+  if (delivered != completion.token_ids)
+    outcome.problems.push_back("the callback saw other tokens");
   if (completion.seed != ask.seed) outcome.problems.push_back("another seed was reported");
   size_t committed = completion.token_ids.empty() ? 0 : 1;
   for (const RoundRecord& round : completion.metrics.rounds) {
@@ -198,7 +197,8 @@ class Reader {
       complain("entry ", round, " says round ", entry.round, " behind ", entry.committed_before,
                " tokens instead of ", before);
     }
-    if ((entry.count == 0) != stopped_[s]) complain("entry ", round, " has ", entry.count, " tokens");
+    if ((entry.count == 0) != stopped_[s])
+      complain("entry ", round, " has ", entry.count, " tokens");
     if (entry.drafted > draft_tokens || entry.judged > entry.drafted ||
         entry.accepted > entry.judged || entry.count > entry.accepted + 1) {
       complain("entry ", round, ": drafted ", entry.drafted, ", judged ", entry.judged,
@@ -258,7 +258,8 @@ Outcome run_lockstep(Rig& rig, const Config& config) {
   uint32_t next = 0;
   const auto read_oldest = [&] {
     rounds.front().event.wait();
-    for (size_t s = 0; s < config.asks.size(); ++s) reader.read(s, next, rounds.front().draft_tokens);
+    for (size_t s = 0; s < config.asks.size(); ++s)
+      reader.read(s, next, rounds.front().draft_tokens);
     rounds.pop_front();
     ++next;
   };

@@ -35,9 +35,9 @@ enum class StreamUse { shared, separate };
 
 struct RigOptions {
   int32_t vocab = 5;
-  int32_t context = 64;       // of the target
-  int32_t window = 64;        // context of the drafter; 0: no drafter
-  double error = 0;           // of the drafter
+  int32_t context = 64;  // of the target
+  int32_t window = 64;   // context of the drafter; 0: no drafter
+  double error = 0;      // of the drafter
   uint64_t model_seed = 1;
   uint64_t schedule_seed = 1;
   StreamUse streams = StreamUse::separate;
@@ -79,11 +79,11 @@ struct Ask {
 
 struct Config {
   RigOptions rig;
-  std::vector<Ask> asks;      // one for each sequence
-  int32_t draft_tokens = 4;   // kRandomLength: another length in every round
+  std::vector<Ask> asks;     // one for each sequence
+  int32_t draft_tokens = 4;  // kRandomLength: another length in every round
   int32_t depth = 1;
 
-  std::string text() const;   // for messages
+  std::string text() const;  // for messages
 };
 
 inline constexpr int32_t kRandomLength = -1;

@@ -77,8 +77,8 @@ struct Writer {
   int32_t xn = image.add_buffer(dtype, kDim);
   int32_t angles = image.add_buffer(DType::f32, kHeadDim);
   int32_t qkv = image.add_buffer(DType::f32, (kHeads + 2 * kKvHeads) * kHeadDim);
-  int32_t q = image.add_buffer(dtype, kHeads * kHeadDim);
-  int32_t mixed = image.add_buffer(dtype, kHeads * kHeadDim);
+  int32_t q = image.add_buffer(dtype, kHeads* kHeadDim);
+  int32_t mixed = image.add_buffer(dtype, kHeads* kHeadDim);
   int32_t ffn = image.add_buffer(dtype, kFfn);
   int32_t logits = image.add_buffer(DType::f32, kVocab);
 };
@@ -95,10 +95,10 @@ EngineImage tiny_engine(DType dtype, uint64_t seed) {
   image.header.eos_count = 1;
   image.header.eos[0] = 2;
   image.meta = R"({"name": "tiny"})";
-  writer.op(OpKind::embed, format::kNone, writer.x,
-            writer.matrix(Layout::panels16, kVocab, kDim));
-  writer.op(OpKind::rope_angles, format::kNone, writer.angles,
-            writer.vector(kHeadDim / 2, 1.0f, 0.1f))
+  writer.op(OpKind::embed, format::kNone, writer.x, writer.matrix(Layout::panels16, kVocab, kDim));
+  writer
+      .op(OpKind::rope_angles, format::kNone, writer.angles,
+          writer.vector(kHeadDim / 2, 1.0f, 0.1f))
       .real[0] = 1.0f;
   writer.layer();
   writer.layer();

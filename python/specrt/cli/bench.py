@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     print(bench_table(rows))
     print(BENCH_LEGEND)
     if result.skipped:
-        print(f"{result.skipped} prompts did not fit into the context and were left out.")
+        print(f"Prompts left out because they do not fit into the context: {result.skipped}.")
     _print_advice(bundle, rows[-1].num_speculative_tokens, rows[-1].accepted_at_position)
     if args.json is not None:
         objects = json_rows(result, __version__, source_commit())

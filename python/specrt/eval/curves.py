@@ -47,7 +47,8 @@ def measure(llm: LLM, *, progress: bool = False) -> Curves:
 
     Each pass goes over all row counts, so that a disturbance of the machine meets all of them. The
     least time is kept: what a step takes when nothing disturbs it, which is what lengths are to be
-    compared by. Stops early, after at least three passes, when steps are long.
+    compared by. For the same reason a step counts no more than one of more rows, whose place it
+    could take. Stops early, after at least three passes, when steps are long.
     """
     roles = [role for role in ROLES if role == "target" or llm.num_speculative_tokens > 0]
     most = min(ROWS[-1], llm.core.context)
@@ -63,9 +64,12 @@ def measure(llm: LLM, *, progress: bool = False) -> Curves:
                 steps = llm.core.time_steps(ROLES[role], rows, cached, _REPEATS)
                 times[role, rows] += steps[1:]
                 bar.update()
-    step_ms: dict[str, dict[str, float]] = {role: {} for role in roles}
-    for (role, rows), steps in times.items():
-        step_ms[role][str(rows)] = round(min(steps), 5)
+    step_ms: dict[str, dict[str, float]] = {}
+    for role in roles:
+        least = {rows: min(times[role, rows]) for other, rows in jobs if other == role}
+        step_ms[role] = {
+            str(rows): round(min(ms for n, ms in least.items() if n >= rows), 5) for rows in least
+        }
     isa = llm.core.backend.partition(":")[2]
     return Curves(cpu_model(), llm.threads, isa, step_ms)
 
