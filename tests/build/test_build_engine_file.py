@@ -13,7 +13,7 @@ from specrt.build.engine_file import read_header
 def engine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engine")
     model = write_tiny_llama(folder / "model", TinyLlama(head=Head.UNTIED, dtype="bf16"))
-    return build(model, out=folder / "bundle", progress=False) / "target.engine"
+    return build(model, out=folder / "bundle", progress=False, tune=False) / "target.engine"
 
 
 def copy(engine, folder, change):

@@ -139,7 +139,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_f32_plan_matches_the_reference(name, tmp_path):
     model = write_tiny_llama(tmp_path / "model", MODELS[name])
-    bundle = build(model, out=tmp_path / "bundle", dtype="f32", progress=False)
+    bundle = build(model, out=tmp_path / "bundle", dtype="f32", progress=False, tune=False)
     expected = llama.forward(llama.load(model), llama.chain(TOKENS)).logits
     np.testing.assert_allclose(logits(bundle / "target.engine"), expected, atol=2e-4, rtol=0)
 
@@ -147,7 +147,7 @@ def test_f32_plan_matches_the_reference(name, tmp_path):
 @pytest.mark.parametrize("head", Head)
 def test_bf16_plan_is_near_the_reference(head, tmp_path):
     model = write_tiny_llama(tmp_path / "model", TinyLlama(dtype="bf16", head=head))
-    bundle = build(model, out=tmp_path / "bundle", progress=False)
+    bundle = build(model, out=tmp_path / "bundle", progress=False, tune=False)
     expected = llama.forward(llama.load(model), llama.chain(TOKENS)).logits
     engine = Engine(bundle / "target.engine", len(TOKENS))
     assert engine.plan.dtype is DType.BF16
@@ -157,7 +157,7 @@ def test_bf16_plan_is_near_the_reference(head, tmp_path):
 
 def test_logits_survive_rubbish_in_unused_memory(tmp_path):
     model = write_tiny_llama(tmp_path / "model", TinyLlama())
-    path = build(model, out=tmp_path / "bundle", progress=False) / "target.engine"
+    path = build(model, out=tmp_path / "bundle", progress=False, tune=False) / "target.engine"
     zeroed = Engine(path, len(TOKENS))
     zeroed.arena[:] = 0
     np.testing.assert_array_equal(zeroed.run(TOKENS), logits(path))

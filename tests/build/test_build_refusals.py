@@ -25,7 +25,7 @@ def edit_json(path, **changes):
 def refused(model, *words, **options):
     out = model.parent / "bundle"
     with pytest.raises(BuildError) as caught:
-        build(model, out=out, progress=False, **options)
+        build(model, out=out, progress=False, tune=False, **options)
     for word in words:
         assert word in str(caught.value)
     assert not list(model.parent.glob("*bundle*"))
@@ -165,9 +165,9 @@ def test_head_of_a_tied_model(model):
         head["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
         tensors.update(head)
 
-    plain = build(model, out=model.parent / "plain", progress=False) / "target.engine"
+    plain = build(model, out=model.parent / "plain", progress=False, tune=False) / "target.engine"
     rewrite(model, add)
-    equal = build(model, out=model.parent / "equal", progress=False) / "target.engine"
+    equal = build(model, out=model.parent / "equal", progress=False, tune=False) / "target.engine"
     assert equal.stat().st_size == plain.stat().st_size
     head["lm_head.weight"][0, 0] += 1
     rewrite(model, lambda tensors: tensors.update(head))
@@ -177,7 +177,7 @@ def test_head_of_a_tied_model(model):
 def test_recomputed_frequencies_are_no_extra_tensor(model):
     name = "model.layers.0.self_attn.rotary_emb.inv_freq"
     rewrite(model, lambda tensors: tensors.update({name: np.ones(5, np.float32)}))
-    assert build(model, out=model.parent / "bundle", progress=False).is_dir()
+    assert build(model, out=model.parent / "bundle", progress=False, tune=False).is_dir()
 
 
 def test_unknown_options_are_named(model):
@@ -196,7 +196,7 @@ def test_places_without_a_model(model, monkeypatch):
         ("specrt-nobody/none", "Hugging Face hub failed"),
     ]:
         with pytest.raises(BuildError, match=words):
-            build(place, out=model.parent / "bundle", progress=False)
+            build(place, out=model.parent / "bundle", progress=False, tune=False)
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     refused(model, "model.safetensors", "save_pretrained")
 
@@ -234,7 +234,9 @@ def test_draft_with_another_tokenizer_is_refused(model):
     path.write_text(json.dumps(content))
     refused(model, "another tokenizer", "'a'", draft=draft)
     path.unlink()
-    assert build(model, draft=draft, out=model.parent / "bundle", progress=False).is_dir()
+    assert build(
+        model, draft=draft, out=model.parent / "bundle", progress=False, tune=False
+    ).is_dir()
 
 
 def test_random_damage_never_fails_otherwise(model):
@@ -248,6 +250,6 @@ def test_random_damage_never_fails_otherwise(model):
             data[random.randrange(header)] = random.randrange(256)
         path.write_bytes(data[: random.randrange(len(data))] if i % 5 == 0 else data)
         try:
-            build(model, out=model.parent / "bundle", progress=False)
+            build(model, out=model.parent / "bundle", progress=False, tune=False)
         except BuildError as error:
             assert str(model) in str(error)

@@ -17,7 +17,7 @@ def weights(bundle):
 
 
 def built(model, name="bundle", **options):
-    return build(model, out=model.parent / name, progress=False, **options)
+    return build(model, out=model.parent / name, progress=False, tune=False, **options)
 
 
 def test_sharded_is_unsharded(tmp_path):

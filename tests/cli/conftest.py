@@ -12,4 +12,4 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle without step curves; tests do not change it."""
     folder = tmp_path_factory.mktemp("tiny")
     model = write_tiny_llama(folder / "model", TinyLlama())
-    return build(model, draft=model, out=folder / "bundle", progress=False)
+    return build(model, draft=model, out=folder / "bundle", progress=False, tune=False)

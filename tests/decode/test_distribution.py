@@ -28,7 +28,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     target = write_tiny_llama(folder / "target", TinyLlama(layers=1))
     draft = write_tiny_llama(folder / "draft", TinyLlama(layers=1, hidden=32, seed=1))
-    return build(target, draft=draft, out=folder / "bundle", dtype="f32", progress=False)
+    return build(
+        target, draft=draft, out=folder / "bundle", dtype="f32", progress=False, tune=False
+    )
 
 
 def probabilities(llm: LLM, tokens: list[int], sampling: Sampling) -> np.ndarray:

@@ -23,7 +23,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     target = write_tiny_llama(folder / "target", TinyLlama(context=64))
     draft = write_tiny_llama(folder / "draft", TinyLlama(context=48, layers=1, seed=2))
-    return build(target, draft=draft, out=folder / "bundle", progress=False)
+    return build(target, draft=draft, out=folder / "bundle", progress=False, tune=False)
 
 
 @pytest.fixture(scope="module", params=METHODS)

@@ -90,7 +90,7 @@ def test_the_same_bundle_serves_as_its_own_drafter(
 ) -> None:
     """A drafter equal to the target is always right, greedy and sampled alike."""
     target = Path(specrt.__file__).parent / "demo" / "target"
-    bundle = specrt.build(target, draft=target, out=tmp_path / "bundle", progress=False)
+    bundle = specrt.build(target, draft=target, out=tmp_path / "bundle", progress=False, tune=False)
     llm = LLM(bundle, method="speculative", num_speculative_tokens=4, threads=2)
     for temperature in (0.0, 1.0):
         params = SamplingParams(temperature=temperature, max_tokens=61, ignore_eos=True, seed=11)

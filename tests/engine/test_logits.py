@@ -43,7 +43,7 @@ def random_tokens(count: int, vocab: int) -> list[int]:
 def test_f32_equals_transformers(name: str, isa: str, tmp_path: Path) -> None:
     model = ODD_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
-    bundle = build(folder, out=tmp_path / "bundle", dtype="f32", progress=False)
+    bundle = build(folder, out=tmp_path / "bundle", dtype="f32", progress=False, tune=False)
     tokens = random_tokens(75, model.vocab)
     llm = specrt.LLM(bundle, threads=2, isa=isa)
     actual = llm.core.logits(TARGET, tokens)
@@ -60,7 +60,7 @@ def test_bf16_is_close_to_transformers_in_f32(name: str, isa: str, tmp_path: Pat
     """
     model = ODD_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
-    bundle = build(folder, out=tmp_path / "bundle", dtype="bf16", progress=False)
+    bundle = build(folder, out=tmp_path / "bundle", dtype="bf16", progress=False, tune=False)
     tokens = random_tokens(75, model.vocab)
     actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
     expected = expected_logits(folder, tokens)
@@ -74,7 +74,7 @@ def test_demo_models_equal_transformers(
     role: str, demo_bundle: Path, tmp_path: Path, prompts: list[dict[str, str]]
 ) -> None:
     folder = Path(specrt.__file__).parent / "demo" / role
-    bundle = build(folder, out=tmp_path / "bundle", dtype="f32", progress=False)
+    bundle = build(folder, out=tmp_path / "bundle", dtype="f32", progress=False, tune=False)
     llm = specrt.LLM(bundle, threads=2)
     tokens = llm.tokenizer.encode(prompts[0]["prompt"])[:200]
     expected = expected_logits(folder, tokens)
@@ -92,7 +92,7 @@ def test_demo_models_equal_transformers(
 def test_logits_do_not_depend_on_rows_or_threads(dtype: str, isa: str, tmp_path: Path) -> None:
     """Row invariance of a whole step, bit for bit."""
     folder = write_tiny_llama(tmp_path / "model", ODD_MODELS["odd sizes"])
-    bundle = build(folder, out=tmp_path / "bundle", dtype=dtype, progress=False)
+    bundle = build(folder, out=tmp_path / "bundle", dtype=dtype, progress=False, tune=False)
     tokens = random_tokens(150, 301)
     expected = specrt.LLM(bundle, threads=1, isa=isa).core.logits(TARGET, tokens, rows=1)
     for threads in (1, 2, 3):

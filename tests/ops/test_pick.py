@@ -29,9 +29,7 @@ def chosen(
     """The token that pick_draft chooses for `position` from logits (v,)."""
     tokens = [0] * (position + 1)
     sequence = ops.Sequence(tokens, seed)
-    sequence.set_sampling(
-        sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
-    )
+    sequence.set_sampling(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
     sequence.set({"snap_begin": position, "snap_count": 1, "rows": 1})
     runner.pick_draft(sequence, padded_rows(logits[None], "f32"), 0)
     return int(sequence.tokens()[position])
@@ -78,7 +76,7 @@ def test_ties_go_to_the_lowest_id(runner: ops.Runner) -> None:
         assert chosen(runner, row, 0, 0, Sampling(0.0)) == first
 
 
-def test_isas_agree(runner_of) -> None:  # noqa: ANN001
+def test_isas_agree(runner_of) -> None:
     """Noise and filters are the same on every instruction set, bit for bit."""
     rng = np.random.default_rng(3)
     for position in range(40):

@@ -189,12 +189,14 @@ def build(
     dtype: str | None = None,
     progress: bool = True,
     max_context: int | None = None,
+    tune: bool = True,
 ) -> Path:
     """Compile a model, and a draft model if given, into a bundle at `out`; return its path.
 
     `model` and `draft` are local Hugging Face folders (safetensors) or hub ids. `dtype` is "bf16"
     or "f32"; None means bf16 unless the checkpoint is f32. `max_context` limits the positions
-    of a sequence below what the model allows. An existing bundle at `out` is replaced when the new
+    of a sequence below what the model allows. `tune` measures step times on this machine, which
+    draft lengths are chosen from; `specrt tune` measures again. An existing bundle at `out` is replaced when the new
     one is complete. Raises BuildError, a ValueError, that says what is wrong and what to do.
     """
     options = _Options(backend, dtype, max_context)
@@ -213,4 +215,8 @@ def build(
         _check_draft(target, drafts[0])
     names = (os.fspath(model), None if draft is None else os.fspath(draft), os.fspath(out))
     _write_bundle(place, target, drafts, options.command(*names), progress=progress)
+    if tune:
+        from specrt.eval import curves
+
+        curves.tune(place, progress=progress)
     return place

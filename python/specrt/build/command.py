@@ -37,6 +37,9 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-context", type=int, metavar="N", help="most positions (default: the model's own)"
     )
     parser.add_argument(
+        "--no-tune", action="store_true", help="do not measure step times on this machine"
+    )
+    parser.add_argument(
         "-o", "--out", metavar="BUNDLE", required=True, help="folder to write; a bundle is replaced"
     )
 
@@ -51,6 +54,7 @@ def run_build(args: argparse.Namespace) -> int:
         backend=args.backend,
         dtype=args.dtype,
         max_context=args.max_context,
+        tune=not args.no_tune,
     )
     for entry in engine_entries(read_manifest(bundle)):
         print(f"{bundle / entry['file']}: {entry['dtype']}, {entry['bytes'] / 1e6:.1f} MB")

@@ -60,12 +60,10 @@ def _sources_hash() -> str:
 def _build(place: Path) -> None:
     """Builds beside `place` and renames, so that nobody ever sees half a bundle."""
     from specrt.build import build
-    from specrt.eval.curves import tune
 
     beside = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
     try:
         build(_MODELS / "target", draft=_MODELS / "draft", out=beside, progress=False)
-        tune(beside)
         try:
             beside.rename(place)
         except OSError:

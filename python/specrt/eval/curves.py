@@ -56,7 +56,9 @@ def measure(llm: LLM, *, progress: bool = False) -> Curves:
     jobs = [(role, rows) for role in roles for rows in ROWS if rows <= most]
     times: dict[tuple[str, int], list[float]] = {job: [] for job in jobs}
     begin = time.monotonic()
-    with tqdm(total=_PASSES * len(jobs), desc="measuring steps", disable=not progress) as bar:
+    disable = None if progress else True  # None: off unless stderr is a terminal
+    total = _PASSES * len(jobs)
+    with tqdm(total=total, desc="measure steps", disable=disable, leave=False) as bar:
         for number in range(_PASSES):
             if number >= _FEWEST_PASSES and time.monotonic() - begin > _BUDGET_SECONDS:
                 break
