@@ -41,7 +41,7 @@ def test_the_bundle_is_built_once(cache: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_slower_process_takes_what_is_there(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = demo.bundle_path()
-    monkeypatch.setattr("specrt.eval.curves.tune", lambda folder: None)
+    monkeypatch.setattr("specrt.eval.curves.tune", lambda folder, **_: None)
     built = (path / "target.engine").stat().st_mtime_ns
     demo._build(path)  # as a process that began before `path` was there
     assert (path / "target.engine").stat().st_mtime_ns == built

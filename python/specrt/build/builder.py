@@ -196,8 +196,9 @@ def build(
     `model` and `draft` are local Hugging Face folders (safetensors) or hub ids. `dtype` is "bf16"
     or "f32"; None means bf16 unless the checkpoint is f32. `max_context` limits the positions
     of a sequence below what the model allows. `tune` measures step times on this machine, which
-    draft lengths are chosen from; `specrt tune` measures again. An existing bundle at `out` is replaced when the new
-    one is complete. Raises BuildError, a ValueError, that says what is wrong and what to do.
+    draft lengths are chosen from; `specrt tune` measures again. An existing bundle at `out` is
+    replaced when the new one is complete. Raises BuildError, a ValueError, that says what is wrong
+    and what to do.
     """
     options = _Options(backend, dtype, max_context)
     options.check()
