@@ -70,9 +70,9 @@ LLM::~LLM() = default;
 LLM::LLM(LLM&&) noexcept = default;
 
 Completion LLM::generate(std::span<const int32_t> prompt, const SamplingParams& params,
-                         const std::function<bool(std::span<const int32_t>)>& on_tokens) {
+                         const std::function<bool(const Progress&)>& on_progress) {
   const std::lock_guard<std::mutex> lock(state_->busy);
-  return state_->generator->generate(prompt, params, on_tokens);
+  return state_->generator->generate(prompt, params, on_progress);
 }
 
 std::vector<double> LLM::time_steps(EngineRole role, int32_t rows, int32_t cached,
@@ -88,6 +88,7 @@ std::vector<float> LLM::logits(EngineRole role, std::span<const int32_t> tokens,
 
 int32_t LLM::vocab() const { return state_->target.model.vocab(); }
 int32_t LLM::context() const { return state_->target.model.context(); }
+bool LLM::has_text() const { return !state_->target.model.plan().vocabulary.empty(); }
 std::string LLM::backend() const { return state_->backend->name(); }
 
 }  // namespace specrt

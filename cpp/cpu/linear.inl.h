@@ -129,7 +129,8 @@ void linear_panels(const LinearJob& job, int32_t begin, int32_t end) {
   for (; panel + kPanels <= end; panel += kPanels) {
     for (int32_t b = 0; b < blocks; ++b) {
       const int32_t first = b * job.count / blocks, last = (b + 1) * job.count / blocks;
-      linear_tile_of<kType, kPanels>(last - first)(job, panel, first, {b * per_block * groups, per_block});
+      linear_tile_of<kType, kPanels>(last - first)(job, panel, first,
+                                                   {b * per_block * groups, per_block});
     }
   }
   if constexpr (kPanels > 1) {

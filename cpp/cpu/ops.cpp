@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "cpu/adjust.h"
+#include "cpu/logprobs.h"
 #include "cpu/pick.h"
 
 namespace specrt::cpu {
@@ -98,16 +100,36 @@ void run(const Kernels&, const FeedTailArgs& args, Team&) {
   feed_tail(cells, *args.span);
 }
 
-void run(const Kernels& kernels, const PickDraftArgs& args, Team&) {
+// The token at `position` from row `row` of the logits.
+int32_t choose(const Kernels& kernels, const SequenceCells& sequence, const RowsView& logits,
+               int32_t row, int32_t position, Team& team, int member) {
+  std::byte* scratch = team.scratch(member, adjust_scratch_bytes(logits.cols));
+  const float* adjusted = adjust(sequence, logits.row<float>(row), logits.cols, position, scratch);
+  return pick(kernels, adjusted, logits.cols, *sequence.cells, position);
+}
+
+void run(const Kernels& kernels, const PickDraftArgs& args, Team& team) {
   Cells& cells = *args.sequence.cells;
   int32_t token = 0;
   if (drafts(cells, args.index)) {
     const int32_t last = args.span->rows - 1;
     SPECRT_CHECK(last >= 0, "pick_draft: step ", args.index, " drafts but fed no row");
-    token = pick(kernels, args.logits.row<float>(args.first_row + last), args.vocab, cells,
-                 draft_position(cells, args.index));
+    token = choose(kernels, args.sequence, args.logits, args.first_row + last,
+                   draft_position(cells, args.index), team, 0);
   }
   finish_draft_step(cells, args.sequence.tok, *args.span, args.index, token);
+}
+
+// Fills the round's entry of the logprob ring, which the log entry then publishes.
+void log_verdict(const JudgeArgs& args, const Verdict& verdict, int32_t begin, Team& team) {
+  const Cells& cells = *args.sequence.cells;
+  LogprobEntry& entry = args.sequence.logprobs[cells.round % args.sequence.log_slots];
+  const int32_t most = min_i32(cells.logprobs, args.vocab - 1);
+  const int64_t bytes = static_cast<int64_t>(verdict.count) * args.vocab * sizeof(float);
+  team.parallel(verdict.count, bytes, [&](int i, int) {
+    log_probabilities(args.logits.row<float>(args.first_row + begin + i), args.vocab,
+                      verdict.tokens[i], most, entry.tokens[i]);
+  });
 }
 
 // The tokens of all tail rows are chosen side by side, then the walk reads those that it needs.
@@ -123,14 +145,15 @@ void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
                " tokens after a step of ", begin + tail, " rows");
   std::array<int32_t, kMaxStepRows> chosen{};
   const int64_t bytes = static_cast<int64_t>(tail) * args.vocab * sizeof(float);
-  team.parallel(tail, bytes, [&](int i, int) {
+  team.parallel(tail, bytes, [&](int i, int member) {
     chosen[static_cast<size_t>(i)] =
-        pick(kernels, args.logits.row<float>(args.first_row + begin + i), args.vocab, cells,
-             committed + i);
+        choose(kernels, args.sequence, args.logits, args.first_row + begin + i, committed + i, team,
+               member);
   });
-  commit(args.sequence, walk_chain(cells, args.sequence.tok, [&](int32_t i, int32_t) {
-           return chosen[static_cast<size_t>(i)];
-         }));
+  const Verdict verdict = walk_chain(
+      cells, args.sequence.tok, [&](int32_t i, int32_t) { return chosen[static_cast<size_t>(i)]; });
+  if (cells.logprobs != kNoLogprobs) log_verdict(args, verdict, begin, team);
+  commit(args.sequence, verdict);
 }
 
 }  // namespace

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <random>
 
 #include "base/error.h"
+#include "decode/text_stream.h"
 
 namespace specrt {
 namespace {
@@ -28,18 +30,39 @@ void finish(Stream& stream) {
   }
 }
 
+void append_logprobs(Completion& completion, const LogprobEntry& entry, int32_t count,
+                     int32_t most) {
+  for (int32_t i = 0; i < count; ++i) {
+    std::vector<Logprob>& row = completion.logprobs.emplace_back();
+    for (int32_t n = 0; n <= most; ++n) {
+      row.push_back({entry.tokens[i][n].token, entry.tokens[i][n].logprob});
+    }
+  }
+}
+
 }  // namespace
 
 // What the host knows of the request that runs.
 struct Generator::Request {
-  const OnTokens* on_tokens = nullptr;
+  const OnProgress* on_progress = nullptr;
   Completion completion;
   Clock::time_point begin = Clock::now();
   std::deque<Event> events;  // of the rounds in flight, oldest first
   uint32_t read = 0;         // log entries read
   int32_t committed = 0;     // as of the last entry read
   int32_t limit = 0;
+  std::optional<int32_t> logprobs;
+  std::vector<int32_t> stop_token_ids;
+  std::optional<TextStream> text;
   bool ended = false;
+
+  void end(FinishReason reason) {
+    ended = true;
+    completion.finish_reason = reason;
+  }
+
+  // False: the caller wants no more.
+  bool report(const Progress& progress) const { return !*on_progress || (*on_progress)(progress); }
 };
 
 Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& options)
@@ -58,6 +81,11 @@ void Generator::start(Request& request, std::span<const int32_t> prompt,
   validate(params);
   const Plan& plan = target_.model().plan();
   check_tokens(prompt, plan.header.vocab);
+  check_tokens(params.stop_token_ids, plan.header.vocab);
+  for (const auto& [token, bias] : params.logit_bias) check_tokens({&token, 1}, plan.header.vocab);
+  if (!params.stop.empty() && plan.vocabulary.empty()) {
+    fail_argument("stop strings need the token table that this engine lacks; use stop_token_ids");
+  }
   std::vector<int32_t> eos = params.stop_token_ids;
   if (!params.ignore_eos) {
     eos.insert(eos.end(), plan.header.eos, plan.header.eos + plan.header.eos_count);
@@ -72,13 +100,18 @@ void Generator::start(Request& request, std::span<const int32_t> prompt,
                  params);
   request.completion.metrics.prompt_tokens = static_cast<int32_t>(prompt.size());
   request.committed = static_cast<int32_t>(prompt.size());
+  request.stop_token_ids = params.stop_token_ids;
+  request.text.emplace(plan.vocabulary, params);
+  if (params.logprobs) {
+    request.logprobs = std::min(*params.logprobs, plan.header.vocab - 1);
+  }
   request.limit = sequence.cells().cells->limit;
 }
 
 Completion Generator::generate(std::span<const int32_t> prompt, const SamplingParams& params,
-                               const OnTokens& on_tokens) {
+                               const OnProgress& on_progress) {
   Request request;
-  request.on_tokens = &on_tokens;
+  request.on_progress = &on_progress;
   start(request, prompt, params);
   try {
     prefill(request, static_cast<int32_t>(prompt.size()));
@@ -104,7 +137,7 @@ void Generator::prefill(Request& request, int32_t length) {
       if (chunks.size() <= kChunksAhead) continue;
       chunks.front().wait();
       chunks.pop_front();
-      request.ended = *request.on_tokens && !(*request.on_tokens)({});
+      request.ended = !request.report({});
     }
   };
   paced(length, kMaxStepRows, [&](int32_t begin, int32_t end) {
@@ -140,25 +173,50 @@ void Generator::read_entry(Request& request) {
   request.events.front().wait();
   request.events.pop_front();
   const LogEntry& entry = target_.sequence(0).entry(request.read++);
-  Completion& completion = request.completion;
-  if (request.read == 1) {
-    completion.metrics.time_to_first_token = seconds_since(request.begin);
-  } else {
-    completion.metrics.rounds.push_back(
-        {.drafted = entry.drafted, .accepted = entry.accepted, .committed = entry.count});
-  }
   request.committed = entry.committed_before + entry.count;
-  const std::span<const int32_t> tokens(entry.tokens, static_cast<size_t>(entry.count));
-  completion.token_ids.insert(completion.token_ids.end(), tokens.begin(), tokens.end());
   if (entry.stop != Stop::running) {
-    request.ended = true;
-    completion.finish_reason = entry.stop == Stop::eos ? FinishReason::stop : FinishReason::length;
+    request.end(entry.stop == Stop::eos ? FinishReason::stop : FinishReason::length);
   }
-  const bool more = !*request.on_tokens || (*request.on_tokens)(tokens);
-  if (!more && !request.ended) {
-    request.ended = true;
-    completion.finish_reason = FinishReason::cancelled;
+  const int32_t kept = take_tokens(request, {entry.tokens, static_cast<size_t>(entry.count)});
+  GenerationMetrics& metrics = request.completion.metrics;
+  if (request.read == 1) {
+    metrics.time_to_first_token = seconds_since(request.begin);
+  } else {
+    metrics.rounds.push_back(
+        {.drafted = entry.drafted, .accepted = std::min(entry.accepted, kept), .committed = kept});
   }
+  if (request.logprobs) {
+    append_logprobs(request.completion, target_.sequence(0).logprobs(request.read - 1), kept,
+                    *request.logprobs);
+  }
+  const std::string piece = request.ended ? request.text->finish() : request.text->take();
+  request.completion.text += piece;
+  const std::span<const int32_t> tokens(entry.tokens, static_cast<size_t>(kept));
+  if (!request.report({.tokens = tokens, .text = piece}) && !request.ended) {
+    request.end(FinishReason::cancelled);
+    request.completion.text += request.text->finish();
+  }
+}
+
+// Adds the tokens of a round up to the one that completes a stop; returns how many.
+int32_t Generator::take_tokens(Request& request, std::span<const int32_t> tokens) {
+  Completion& completion = request.completion;
+  int32_t kept = 0;
+  for (const int32_t token : tokens) {
+    completion.token_ids.push_back(token);
+    ++kept;
+    if (!request.text->push(token)) continue;
+    request.end(FinishReason::stop);
+    completion.stop_reason = request.text->stop_reason();
+    return kept;
+  }
+  if (request.ended && completion.finish_reason == FinishReason::stop) {
+    const std::vector<int32_t>& stops = request.stop_token_ids;
+    if (std::find(stops.begin(), stops.end(), tokens.back()) != stops.end()) {
+      completion.stop_reason = tokens.back();
+    }
+  }
+  return kept;
 }
 
 void Generator::drain(Request& request) {

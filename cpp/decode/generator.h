@@ -10,8 +10,8 @@
 
 namespace specrt {
 
-// Tokens that a round committed; returning false cancels the completion.
-using OnTokens = std::function<bool(std::span<const int32_t> tokens)>;
+// Told what a round added; returning false cancels the completion.
+using OnProgress = std::function<bool(const Progress& progress)>;
 
 struct GeneratorOptions {
   int32_t draft_tokens = 0;  // drafted tokens in a round at most
@@ -28,7 +28,7 @@ class Generator {
   // Blocks until the completion has ended; one call at a time. Argument errors change nothing;
   // after any other error the next call starts afresh.
   Completion generate(std::span<const int32_t> prompt, const SamplingParams& params,
-                      const OnTokens& on_tokens);
+                      const OnProgress& on_progress);
 
  private:
   struct Request;
@@ -37,6 +37,7 @@ class Generator {
   void prefill(Request& request, int32_t length);
   void enqueue_rounds(Request& request);
   void read_entry(Request& request);
+  int32_t take_tokens(Request& request, std::span<const int32_t> tokens);
   void drain(Request& request);
 
   Lane& target_;

@@ -10,8 +10,46 @@
 namespace specrt {
 namespace {
 
-size_t log_bytes(uint32_t slots) { return sizeof(LogEntry) * slots; }
-size_t cells_bytes() { return (sizeof(Cells) + 63) / 64 * 64; }
+// Hands out consecutive 64-byte aligned parts of a block; without a block it only counts.
+class Carver {
+ public:
+  explicit Carver(std::byte* block) : block_(block) {}
+
+  template <typename T>
+  T* take(size_t count) {
+    std::byte* part = block_ == nullptr ? nullptr : block_ + used_;
+    used_ += (sizeof(T) * count + 63) / 64 * 64;
+    return part == nullptr ? nullptr : new (part) T[count];
+  }
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* block_;
+  size_t used_ = 0;
+};
+
+SequenceCells carve(Carver& memory, int32_t context, uint32_t log_slots) {
+  SequenceCells cells;
+  cells.log_slots = log_slots;
+  cells.cells = memory.take<Cells>(1);
+  cells.log = memory.take<LogEntry>(log_slots);
+  cells.logprobs = memory.take<LogprobEntry>(log_slots);
+  cells.bias = memory.take<LogitBias>(kMaxLogitBias);
+  cells.tok = memory.take<Cell<int32_t>>(static_cast<size_t>(context));
+  return cells;
+}
+
+size_t bytes_of(int32_t context, uint32_t log_slots) {
+  Carver counter(nullptr);
+  carve(counter, context, log_slots);
+  return counter.used();
+}
+
+void check_penalty(const char* name, float value) {
+  if (!(value >= -2.0f && value <= 2.0f)) {
+    fail_argument(name, " must be in [-2, 2], not ", value);
+  }
+}
 
 }  // namespace
 
@@ -26,6 +64,29 @@ void validate(const SamplingParams& params) {
   if (!(params.min_p >= 0.0f && params.min_p <= 1.0f)) {
     fail_argument("min_p must be in [0, 1], not ", params.min_p);
   }
+  if (params.min_tokens < 0 || params.min_tokens > params.max_tokens) {
+    fail_argument("min_tokens must be in [0, max_tokens = ", params.max_tokens, "], not ",
+                  params.min_tokens);
+  }
+  if (!(params.repetition_penalty > 0.0f) || std::isinf(params.repetition_penalty)) {
+    fail_argument("repetition_penalty must be a finite number > 0, not ",
+                  params.repetition_penalty);
+  }
+  check_penalty("frequency_penalty", params.frequency_penalty);
+  check_penalty("presence_penalty", params.presence_penalty);
+  if (params.logit_bias.size() > static_cast<size_t>(kMaxLogitBias)) {
+    fail_argument("logit_bias has ", params.logit_bias.size(), " tokens; at most ", kMaxLogitBias,
+                  " are possible");
+  }
+  for (const std::string& stop : params.stop) {
+    if (stop.empty()) fail_argument("stop holds an empty text; it would end every completion");
+  }
+  for (const std::vector<int32_t>& sequence : params.stop_sequences) {
+    if (sequence.empty()) fail_argument("stop_sequences holds an empty sequence");
+  }
+  if (params.logprobs && (*params.logprobs < 0 || *params.logprobs > kMaxLogprobs)) {
+    fail_argument("logprobs must be in [0, ", kMaxLogprobs, "], not ", *params.logprobs);
+  }
   if (params.max_tokens < 1) fail_argument("max_tokens must be >= 1, not ", params.max_tokens);
 }
 
@@ -38,16 +99,9 @@ void check_tokens(std::span<const int32_t> tokens, int32_t vocab) {
 }
 
 Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots)
-    : context_(context),
-      memory_(backend.alloc_shared(log_bytes(log_slots) + cells_bytes() +
-                                   sizeof(Cell<int32_t>) * static_cast<size_t>(context))) {
-  std::byte* at = memory_.data();
-  cells_.log = reinterpret_cast<LogEntry*>(at);
-  cells_.log_slots = log_slots;
-  at += log_bytes(log_slots);
-  cells_.cells = new (at) Cells;
-  at += cells_bytes();
-  cells_.tok = reinterpret_cast<Cell<int32_t>*>(at);
+    : context_(context), memory_(backend.alloc_shared(bytes_of(context, log_slots))) {
+  Carver carver(memory_.data());
+  cells_ = carve(carver, context, log_slots);
 }
 
 void Sequence::begin(const Start& start, const SamplingParams& params) {
@@ -60,6 +114,12 @@ void Sequence::begin(const Start& start, const SamplingParams& params) {
   if (start.eos.size() > static_cast<size_t>(kMaxEos)) {
     fail_argument(start.eos.size(), " stop tokens; at most ", kMaxEos, " are possible");
   }
+  reset(start);
+  set_options(length, params);
+}
+
+void Sequence::reset(const Start& start) {
+  const auto length = static_cast<int32_t>(start.prompt.size());
   Cells& s = *cells_.cells;
   s.committed = length;
   s.tail = 1;
@@ -75,12 +135,31 @@ void Sequence::begin(const Start& start, const SamplingParams& params) {
   s.seed = start.seed;
   s.eos_count = static_cast<int32_t>(start.eos.size());
   for (size_t i = 0; i < start.eos.size(); ++i) s.eos[i] = start.eos[i];
+  for (int32_t i = 0; i < length; ++i) cells_.tok[i] = start.prompt[static_cast<size_t>(i)];
+  for (uint32_t i = 0; i < cells_.log_slots; ++i) cells_.log[i].sequence = 0;
+}
+
+void Sequence::set_options(int32_t length, const SamplingParams& params) {
+  Cells& s = *cells_.cells;
   s.sampling.temperature = params.temperature;
   s.sampling.top_k = params.top_k;
   s.sampling.top_p = params.top_p;
   s.sampling.min_p = params.min_p;
-  for (int32_t i = 0; i < length; ++i) cells_.tok[i] = start.prompt[static_cast<size_t>(i)];
-  for (uint32_t i = 0; i < cells_.log_slots; ++i) cells_.log[i].sequence = 0;
+  s.logit.prompt_length = length;
+  s.logit.earliest_stop = length + params.min_tokens;
+  s.logit.repetition_penalty = params.repetition_penalty;
+  s.logit.frequency_penalty = params.frequency_penalty;
+  s.logit.presence_penalty = params.presence_penalty;
+  s.logit.bias_count = static_cast<int32_t>(params.logit_bias.size());
+  for (size_t i = 0; i < params.logit_bias.size(); ++i) {
+    cells_.bias[i].token = params.logit_bias[i].first;
+    cells_.bias[i].value = params.logit_bias[i].second;
+  }
+  s.logprobs = params.logprobs.value_or(kNoLogprobs);
+}
+
+const LogprobEntry& Sequence::logprobs(uint32_t round) const {
+  return cells_.logprobs[round % cells_.log_slots];
 }
 
 const LogEntry& Sequence::entry(uint32_t round) const {

@@ -33,10 +33,16 @@ class Sequence {
   // The log entry of enqueued round `round`; its event must have been waited for.
   const LogEntry& entry(uint32_t round) const;
 
+  // The log-probabilities beside `entry(round)`, if the sequence asked for them.
+  const LogprobEntry& logprobs(uint32_t round) const;
+
   const SequenceCells& cells() const { return cells_; }
   int32_t context() const { return context_; }
 
  private:
+  void reset(const Start& start);
+  void set_options(int32_t length, const SamplingParams& params);
+
   int32_t context_;
   Buffer memory_;
   SequenceCells cells_;

@@ -11,6 +11,9 @@ namespace specrt {
 
 inline constexpr int32_t kMaxStepRows = 64;  // rows of a step are bits of a 64-bit ancestor mask
 inline constexpr int32_t kMaxEos = 16;
+inline constexpr int32_t kMaxLogitBias = 1024;
+inline constexpr int32_t kMaxLogprobs = 20;
+inline constexpr int32_t kNoLogprobs = -1;
 
 #ifdef SPECRT_TRACE_CELLS
 enum class CellAccess { read, write };
@@ -58,6 +61,21 @@ struct SamplingCells {
   Cell<float> min_p;
 };
 
+// What changes logits before they are chosen from: device/ops.h, "How a token is chosen".
+struct LogitCells {
+  Cell<int32_t> prompt_length;
+  Cell<int32_t> earliest_stop;  // tokens at smaller positions may not end the sequence
+  Cell<float> repetition_penalty;
+  Cell<float> frequency_penalty;
+  Cell<float> presence_penalty;
+  Cell<int32_t> bias_count;
+};
+
+struct LogitBias {
+  Cell<int32_t> token;
+  Cell<float> value;
+};
+
 struct Cells {
   Cell<int32_t> committed;   // C: tok[0 .. C-1] is final
   Cell<int32_t> tail;        // m >= 1: tok[C-1 .. C-2+m]; tail[0] is committed and not yet fed
@@ -74,6 +92,8 @@ struct Cells {
   Cell<int32_t> eos_count;
   Cell<int32_t> eos[kMaxEos];
   SamplingCells sampling;
+  LogitCells logit;
+  Cell<int32_t> logprobs;  // most likely tokens to log with each committed one; kNoLogprobs: none
 };
 
 // One entry for each enqueued round; `sequence` = round + 1 is written last, with release order.
@@ -89,11 +109,24 @@ struct alignas(64) LogEntry {
   int32_t tokens[kMaxStepRows + 1];
 };
 
+struct TokenLogprob {
+  int32_t token;
+  float logprob;
+};
+
+// Beside a log entry, written before it: for each committed token itself and the likeliest ones, by
+// logprob, then by id. Natural logarithms under softmax of the logits as the model gave them.
+struct LogprobEntry {
+  TokenLogprob tokens[kMaxStepRows + 1][1 + kMaxLogprobs];
+};
+
 // The device memory of one sequence.
 struct SequenceCells {
   Cells* cells = nullptr;
-  Cell<int32_t>* tok = nullptr;  // (context,) position p is tok[p]
-  LogEntry* log = nullptr;       // ring of `log_slots` entries, in memory that the host reads
+  Cell<int32_t>* tok = nullptr;      // (context,) position p is tok[p]
+  LogitBias* bias = nullptr;         // (kMaxLogitBias,) of which logit.bias_count are set
+  LogprobEntry* logprobs = nullptr;  // ring, as `log`
+  LogEntry* log = nullptr;           // ring of `log_slots` entries, in memory that the host reads
   uint32_t log_slots = 0;
 };
 

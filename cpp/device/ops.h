@@ -161,6 +161,15 @@ struct BeginDraftArgs {
   DraftPlan plan;
 };
 
+// How a token is chosen (pick_draft and judge alike), from a row of logits for position P:
+//   1. logit += bias of the token; tokens that end the sequence are removed if P < earliest_stop.
+//   2. penalties over tok[0 .. P-1]: repetition divides a positive logit of a token that occurred
+//      and multiplies a negative one; frequency is subtracted for each time that the token was
+//      generated, presence once if it was (vLLM's order and definitions).
+//   3. temperature, top_k, top_p, min_p, then argmax with the noise of (seed, P, token).
+// All of it is a function of the row, P and tok[0 .. P-1]: a drafted token in the tail stands in
+// its place, and is read for a later position only where the walk has found it right.
+
 // Chooses the token of draft step `index` from the last existing row of the segment, with rule
 // `exact`'s noise for the token's own position, and plans the next step.
 struct PickDraftArgs {

@@ -56,7 +56,16 @@ class TableReader {
 
   std::string text(uint64_t bytes) {
     SPECRT_CHECK(bytes <= format::kMaxMeta && bytes <= end_ - at_, "metadata of ", bytes, " bytes");
-    return {reinterpret_cast<const char*>(data_ + at_), static_cast<size_t>(bytes)};
+    const std::string text(reinterpret_cast<const char*>(data_ + at_), static_cast<size_t>(bytes));
+    at_ += bytes;
+    return text;
+  }
+
+  Vocabulary vocabulary(uint64_t bytes, int32_t size) const {
+    SPECRT_CHECK(bytes <= format::kMaxText && bytes <= end_ - at_, "a token table of ", bytes,
+                 " bytes");
+    SPECRT_CHECK(size >= 1 && size <= format::kMaxVocab, "vocabulary of ", size);
+    return {data_ + at_, static_cast<size_t>(bytes), size};
   }
 
  private:
@@ -79,6 +88,9 @@ Plan parse_plan(const std::byte* data, size_t size) {
   tables.read("kv layers", header.kv_count, format::kMaxKvLayers, plan.kv);
   tables.read("ops", header.op_count, format::kMaxOps, plan.ops);
   plan.meta = tables.text(header.meta_bytes);
+  if (header.text_bytes > 0) {
+    plan.vocabulary = tables.vocabulary(header.text_bytes, header.vocab);
+  }
   validate(plan);
   return plan;
 }

@@ -2,8 +2,9 @@
 // engine.cpp. Little endian. Everything before `weights_begin` is header and tables and is covered
 // by the CRC-32 (zlib's polynomial) in `header_crc`, computed with that field zero.
 //
-//   FileHeader | TensorRecord[] | BufferRecord[] | KvRecord[] | OpRecord[] | meta (JSON) | padding
-//   weights_begin (multiple of 4096): tensors, each at a multiple of 64 | end of file
+//   FileHeader | TensorRecord[] | BufferRecord[] | KvRecord[] | OpRecord[] | meta (JSON) | token
+//   table | padding weights_begin (multiple of 4096): tensors, each at a multiple of 64 | end of
+//   file
 //
 // `meta` holds names, source hashes and versions for people; the runtime never reads it.
 #pragma once
@@ -24,6 +25,7 @@ inline constexpr uint32_t kMaxBuffers = 4096;
 inline constexpr uint32_t kMaxKvLayers = 1024;
 inline constexpr uint32_t kMaxOps = 65536;
 inline constexpr uint64_t kMaxMeta = 64u << 20;
+inline constexpr uint64_t kMaxText = 256u << 20;
 inline constexpr int32_t kMaxVocab = 1 << 22;
 inline constexpr int32_t kMaxContext = 1 << 22;
 inline constexpr int32_t kMaxDim = 1 << 20;
@@ -48,7 +50,8 @@ struct FileHeader {
   int32_t head_begin;     // ops from here on run only for the rows whose logits are wanted
   int32_t eos_count;
   int32_t eos[16];
-  uint8_t reserved[88];  // zero
+  uint64_t text_bytes;   // of the token table behind meta (vocabulary.h); 0: none
+  uint8_t reserved[80];  // zero
 };
 static_assert(sizeof(FileHeader) == 240);
 

@@ -8,6 +8,7 @@
 
 #include "device/backend.h"
 #include "engine/format.h"
+#include "engine/vocabulary.h"
 
 namespace specrt {
 
@@ -17,7 +18,8 @@ struct Plan {
   std::vector<format::BufferRecord> buffers;
   std::vector<format::KvRecord> kv;
   std::vector<format::OpRecord> ops;
-  std::string meta;  // JSON for people
+  std::string meta;       // JSON for people
+  Vocabulary vocabulary;  // lies in the engine file
 };
 
 // Bytes of activations for each row of capacity.

@@ -4,8 +4,9 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/function.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings.h"
@@ -16,18 +17,21 @@ namespace nb = nanobind;
 namespace specrt::bindings {
 namespace {
 
-using Callback = std::optional<std::function<bool(std::vector<int32_t>)>>;
+using Callback = std::optional<std::function<bool(std::vector<int32_t>, nb::bytes)>>;
+
+nb::bytes bytes_of(std::string_view text) { return nb::bytes(text.data(), text.size()); }
 
 // Runs without the GIL; takes it for the signals and the callback of each round. What Python raises
 // there cancels the request and is raised again at the end.
 Completion generate(LLM& llm, const std::vector<int32_t>& prompt, const SamplingParams& params,
-                    const Callback& on_tokens) {
+                    const Callback& on_progress) {
   std::exception_ptr raised;
-  const auto forward = [&](std::span<const int32_t> tokens) {
+  const auto forward = [&](const Progress& progress) {
     const nb::gil_scoped_acquire gil;
     try {
       if (PyErr_CheckSignals() != 0) throw nb::python_error();
-      return !on_tokens || (*on_tokens)({tokens.begin(), tokens.end()});
+      return !on_progress || (*on_progress)({progress.tokens.begin(), progress.tokens.end()},
+                                            bytes_of(progress.text));
     } catch (...) {
       raised = std::current_exception();
       return false;
@@ -57,6 +61,24 @@ Logits logits(LLM& llm, EngineRole role, const std::vector<int32_t>& tokens, int
   return Logits(data, {tokens.size(), static_cast<size_t>(llm.vocab())}, owner);
 }
 
+// Stop strings are bytes on both sides: a stop may be any part of the text.
+std::vector<nb::bytes> get_stops(const SamplingParams& params) {
+  std::vector<nb::bytes> stops;
+  for (const std::string& stop : params.stop) stops.push_back(bytes_of(stop));
+  return stops;
+}
+
+void set_stops(SamplingParams& params, const std::vector<nb::bytes>& stops) {
+  params.stop.clear();
+  for (const nb::bytes& stop : stops) params.stop.emplace_back(stop.c_str(), stop.size());
+}
+
+std::variant<std::monostate, int32_t, nb::bytes> stop_reason(const Completion& completion) {
+  if (const auto* text = std::get_if<std::string>(&completion.stop_reason)) return bytes_of(*text);
+  if (const auto* token = std::get_if<int32_t>(&completion.stop_reason)) return *token;
+  return {};
+}
+
 void init_types(nb::module_& module) {
   nb::class_<SamplingParams>(module, "SamplingParams")
       .def(nb::init<>())
@@ -67,7 +89,18 @@ void init_types(nb::module_& module) {
       .def_rw("max_tokens", &SamplingParams::max_tokens)
       .def_rw("seed", &SamplingParams::seed, nb::arg().none())
       .def_rw("ignore_eos", &SamplingParams::ignore_eos)
-      .def_rw("stop_token_ids", &SamplingParams::stop_token_ids);
+      .def_rw("stop_token_ids", &SamplingParams::stop_token_ids)
+      .def_prop_rw("stop", &get_stops, &set_stops)
+      .def_rw("stop_sequences", &SamplingParams::stop_sequences)
+      .def_rw("min_tokens", &SamplingParams::min_tokens)
+      .def_rw("logit_bias", &SamplingParams::logit_bias)
+      .def_rw("repetition_penalty", &SamplingParams::repetition_penalty)
+      .def_rw("frequency_penalty", &SamplingParams::frequency_penalty)
+      .def_rw("presence_penalty", &SamplingParams::presence_penalty)
+      .def_rw("logprobs", &SamplingParams::logprobs, nb::arg().none());
+  nb::class_<Logprob>(module, "Logprob")
+      .def_ro("token", &Logprob::token)
+      .def_ro("logprob", &Logprob::logprob);
   nb::enum_<FinishReason>(module, "FinishReason")
       .value("stop", FinishReason::stop)
       .value("length", FinishReason::length)
@@ -83,6 +116,9 @@ void init_types(nb::module_& module) {
       .def_ro("rounds", &GenerationMetrics::rounds);
   nb::class_<Completion>(module, "Completion")
       .def_ro("token_ids", &Completion::token_ids)
+      .def_prop_ro("text", [](const Completion& self) { return bytes_of(self.text); })
+      .def_ro("logprobs", &Completion::logprobs)
+      .def_prop_ro("stop_reason", &stop_reason)
       .def_ro("finish_reason", &Completion::finish_reason)
       .def_ro("seed", &Completion::seed)
       .def_ro("metrics", &Completion::metrics);
@@ -111,12 +147,13 @@ void init_llm(nb::module_& module) {
           nb::arg("threads") = 0, nb::arg("run_ahead") = 1, nb::arg("isa") = "",
           nb::call_guard<nb::gil_scoped_release>())
       .def("generate", &generate, nb::arg("prompt"), nb::arg("params"),
-           nb::arg("on_tokens") = nb::none())
+           nb::arg("on_progress") = nb::none())
       .def("time_steps", &LLM::time_steps, nb::arg("role"), nb::arg("rows"), nb::arg("cached"),
            nb::arg("repeats"), nb::call_guard<nb::gil_scoped_release>())
       .def("logits", &logits, nb::arg("role"), nb::arg("tokens"), nb::arg("rows") = 64)
       .def_prop_ro("vocab", &LLM::vocab)
       .def_prop_ro("context", &LLM::context)
+      .def_prop_ro("has_text", &LLM::has_text)
       .def_prop_ro("backend", &LLM::backend);
   module.def("cpu_isas", &cpu_isas, "Instruction sets that this machine can run, best first.");
 }

@@ -115,42 +115,50 @@ class LLM:
         return [int(token) for token in prompt]
 
     def _complete(self, prompt_ids: list[int], params: SamplingParams) -> RequestOutput:
-        completion = self.core.generate(prompt_ids, params.to_core())
-        text = self.tokenizer.decode(completion.token_ids)
-        return output_of(completion, text, prompt_ids, self.method)
+        return self._output(self.core.generate(prompt_ids, params.to_core()), prompt_ids, params)
+
+    def _output(
+        self, completion: _core.Completion, prompt_ids: list[int], params: SamplingParams
+    ) -> RequestOutput:
+        text = (
+            completion.text.decode(errors="replace")
+            if self.core.has_text
+            else self.tokenizer.decode(completion.token_ids)
+        )
+        return output_of(completion, text, prompt_ids, self.method, params)
 
     def _stream(self, prompt_ids: list[int], params: SamplingParams) -> Iterator[StreamChunk]:
-        arrived: queue.SimpleQueue[list[int] | _core.Completion | BaseException] = (
-            queue.SimpleQueue()
-        )
+        arrived: queue.SimpleQueue[StreamChunk | BaseException] = queue.SimpleQueue()
         wanted = threading.Event()
         wanted.set()
+        decoder = IncrementalDecoder(self.tokenizer)
 
-        def on_tokens(token_ids: Sequence[int]) -> bool:
+        def on_progress(token_ids: Sequence[int], piece: bytes) -> bool:
             if token_ids:
-                arrived.put(list(token_ids))
+                has_text = self.core.has_text
+                text = piece.decode(errors="replace") if has_text else decoder.push(token_ids)
+                arrived.put(StreamChunk(text, list(token_ids)))
             return wanted.is_set()
 
         def work() -> None:
             try:
-                arrived.put(self.core.generate(prompt_ids, params.to_core(), on_tokens))
+                completion = self.core.generate(prompt_ids, params.to_core(), on_progress)
+                output = self._output(completion, prompt_ids, params)
+                rest = "" if self.core.has_text else decoder.flush()
+                arrived.put(StreamChunk(rest, [], output.finish_reason, output))
             except BaseException as error:
                 arrived.put(error)
 
         worker = threading.Thread(target=work, name="specrt-stream", daemon=True)
         worker.start()
-        decoder = IncrementalDecoder(self.tokenizer)
         try:
             while True:
                 item = arrived.get()
                 if isinstance(item, BaseException):
                     raise item
-                if isinstance(item, _core.Completion):
-                    text = self.tokenizer.decode(item.token_ids)
-                    output = output_of(item, text, prompt_ids, self.method)
-                    yield StreamChunk(decoder.flush(), [], output.finish_reason, output)
+                yield item
+                if item.output is not None:
                     return
-                yield StreamChunk(decoder.push(item), item)
         finally:
             wanted.clear()
             worker.join()

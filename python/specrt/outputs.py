@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from specrt import _core
+from specrt.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -91,8 +92,12 @@ class RequestOutput:
         text: the completion, special tokens left out.
         token_ids: the completion; an end-of-sequence or stop token is its last.
         prompt_token_ids: what was fed.
-        finish_reason: "stop" (end-of-sequence or stop token), "length" (max_tokens or the end of
-            the context) or "cancelled".
+        finish_reason: "stop" (end-of-sequence, stop token, stop sequence or stop string), "length"
+            (max_tokens or the end of the context) or "cancelled".
+        stop_reason: the stop string, or the stop token or last token of the stop sequence, that
+            ended the completion; None for anything else.
+        logprobs: for each token, if asked for, log-probabilities by token id: its own first, then
+            those of the likeliest tokens.
         seed: of the sampling; with it the completion can be repeated.
         method: the decoding method that was in effect.
         metrics: counts and times.
@@ -105,6 +110,8 @@ class RequestOutput:
     seed: int
     method: str
     metrics: RequestMetrics
+    stop_reason: int | str | None = None
+    logprobs: list[dict[int, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,10 +132,16 @@ _FINISH_REASONS: dict[_core.FinishReason, FinishReason] = {
 
 
 def output_of(
-    completion: _core.Completion, text: str, prompt_token_ids: list[int], method: str
+    completion: _core.Completion,
+    text: str,
+    prompt_token_ids: list[int],
+    method: str,
+    params: SamplingParams,
 ) -> RequestOutput:
     """Turns a completion of the runtime into what the user gets."""
     times = completion.metrics
+    logprobs = [{entry.token: entry.logprob for entry in row} for row in completion.logprobs]
+    stop_reason = completion.stop_reason
     return RequestOutput(
         text=text,
         token_ids=completion.token_ids,
@@ -143,4 +156,6 @@ def output_of(
             total_ms=1000.0 * times.total_time,
             rounds=[Round(r.drafted, r.accepted, r.committed) for r in times.rounds],
         ),
+        stop_reason=stop_reason.decode() if isinstance(stop_reason, bytes) else stop_reason,
+        logprobs=None if params.logprobs is None else logprobs,
     )

@@ -34,11 +34,11 @@ class LLM {
   ~LLM();
   LLM(LLM&&) noexcept;
 
-  // Blocks. `on_tokens` is called on this thread with the tokens of every round, and with none now
-  // and then while a long prompt is read; returning false cancels within run_ahead + 1 rounds.
+  // Blocks. `on_progress` is called on this thread with what every round added, and with nothing
+  // now and then while a long prompt is read; returning false cancels within run_ahead + 1 rounds.
   // Safe to call from several threads: calls run one after another.
   Completion generate(std::span<const int32_t> prompt, const SamplingParams& params,
-                      const std::function<bool(std::span<const int32_t>)>& on_tokens = {});
+                      const std::function<bool(const Progress&)>& on_progress = {});
 
   // Milliseconds of `repeats` single steps with `rows` rows behind `cached` positions.
   std::vector<double> time_steps(EngineRole role, int32_t rows, int32_t cached, int32_t repeats);
@@ -48,6 +48,7 @@ class LLM {
 
   int32_t vocab() const;
   int32_t context() const;      // most positions of a sequence, prompt included
+  bool has_text() const;        // whether the engine can turn tokens into text
   std::string backend() const;  // for example "cpu:avx512bf16"
 
  private:

@@ -3,6 +3,11 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
 #include <vector>
 
 namespace specrt {
@@ -18,6 +23,20 @@ struct SamplingParams {
   std::optional<uint64_t> seed;         // none: drawn at random and reported
   bool ignore_eos = false;              // do not end at the model's end-of-sequence tokens
   std::vector<int32_t> stop_token_ids;  // further tokens that end the completion
+  // Texts that end the completion and are cut off it, and sequences of tokens that end it and stay.
+  // They are found across tokens and rounds; the token that completes one is the last.
+  std::vector<std::string> stop;
+  std::vector<std::vector<int32_t>> stop_sequences;
+  int32_t min_tokens = 0;  // >= 0; no stop of any kind before that many tokens
+  // Changes of logits before the filters: a summand for single tokens, and vLLM's penalties over
+  // the tokens so far.
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  float repetition_penalty = 1.0f;  // > 0; prompt and completion
+  float frequency_penalty = 0.0f;   // in [-2, 2]; completion, for each occurrence
+  float presence_penalty = 0.0f;    // in [-2, 2]; completion, once
+  // Log-probabilities of each token and of this many likeliest ones (0 .. 20), under the model's
+  // own distribution: before bias, penalties, temperature and filters.
+  std::optional<int32_t> logprobs;
 };
 
 enum class FinishReason {
@@ -41,11 +60,30 @@ struct GenerationMetrics {
   std::vector<RoundRecord> rounds;
 };
 
+// What ended a completion beside an end-of-sequence token: a stop token (or the last of a stop
+// sequence), or a stop string.
+using StopReason = std::variant<std::monostate, int32_t, std::string>;
+
+struct Logprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
+
 struct Completion {
   std::vector<int32_t> token_ids;
+  std::vector<std::vector<Logprob>> logprobs;  // for each token: itself, then the likeliest
+  std::string text;  // bytes, not always whole UTF-8; empty if the engine has no token table
   FinishReason finish_reason = FinishReason::length;
+  StopReason stop_reason;
   uint64_t seed = 0;
   GenerationMetrics metrics;
+};
+
+// What a round added to a completion. `text` is valid during the call; it may lag behind `tokens`,
+// as it never ends within a character or in what may become a stop string.
+struct Progress {
+  std::span<const int32_t> tokens;
+  std::string_view text;
 };
 
 }  // namespace specrt

@@ -28,6 +28,7 @@ from specrt.build.hf import read_config
 from specrt.build.lower import Lowered, lower
 from specrt.build.passes import fuse
 from specrt.build.source import Source, find_model
+from specrt.build.token_text import token_table
 from specrt.build.tokenizer import (
     TOKENIZER,
     check_same_vocabulary,
@@ -106,8 +107,9 @@ def _read_model(source: Source, options: _Options) -> _Model:
     dtype = DType(options.dtype) if options.dtype else checkpoint.default_dtype()
     graph = fuse(GRAPHS[config.architecture](config, dtype))
     checkpoint.check(_parameters(graph))
-    lowered = lower(graph, config, dtype, options.backend)
     vocabulary = read_vocabulary(source.folder, config.vocab)
+    table = token_table(source.folder / TOKENIZER, config.vocab) if vocabulary else b""
+    lowered = lower(graph, config, dtype, options.backend, table)
     hashes = source_hashes(checkpoint)
     return _Model(source, config, checkpoint, lowered, vocabulary, hashes)
 

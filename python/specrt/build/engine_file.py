@@ -33,9 +33,10 @@ EOS_SLOTS = 16
 WEIGHTS_ALIGNMENT = 4096
 TENSOR_ALIGNMENT = 64
 MAX_META = 64 << 20
+MAX_TEXT = 256 << 20
 MAX_COUNTS = (65536, 4096, 1024, 65536)  # tensors, buffers, caches, ops
 
-_HEADER = struct.Struct("<8sIIQQQIIIii4Iiii16i88x")
+_HEADER = struct.Struct("<8sIIQQQIIIii4Iiii16iQ80x")
 _HEADER_CRC_AT = 12
 _TENSOR = struct.Struct("<QQIIii")
 _BUFFER = struct.Struct("<QIi")
@@ -104,6 +105,7 @@ class Plan:
     ops: tuple[OpRecord, ...]
     logits_buffer: int
     head_begin: int
+    token_table: bytes = b""  # see token_text.py
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def _counts(plan: Plan) -> tuple[int, int, int, int]:
 
 def _place(plan: Plan, meta: bytes) -> tuple[int, list[int], int]:
     """Return where weights begin, where every tensor begins, and the size of the file."""
-    begin = _aligned(_tables_bytes(_counts(plan)) + len(meta), WEIGHTS_ALIGNMENT)
+    tables = _tables_bytes(_counts(plan)) + len(meta) + len(plan.token_table)
+    begin = _aligned(tables, WEIGHTS_ALIGNMENT)
     offsets, end = [], begin
     for tensor in plan.tensors:
         offsets.append(_aligned(end, TENSOR_ALIGNMENT))
@@ -141,7 +144,9 @@ def _place(plan: Plan, meta: bytes) -> tuple[int, list[int], int]:
 
 
 def _meta_text(meta: dict[str, Any]) -> bytes:
-    return json.dumps(meta, sort_keys=True, separators=(",", ":")).encode()
+    """JSON, filled up with spaces so that the token table behind it is aligned."""
+    text = json.dumps(meta, sort_keys=True, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)
 
 
 def file_size(plan: Plan, meta: dict[str, Any]) -> int:
@@ -154,6 +159,8 @@ def _header(plan: Plan, meta: bytes) -> bytes:
     counts = _counts(plan)
     if any(n > most for n, most in zip(counts, MAX_COUNTS, strict=True)) or len(meta) > MAX_META:
         raise BuildError(f"a plan of {counts} tensors, buffers, caches, ops exceeds {MAX_COUNTS}")
+    if len(plan.token_table) > MAX_TEXT:
+        raise BuildError(f"a token table of {len(plan.token_table)} bytes exceeds {MAX_TEXT}")
     begin, offsets, end = _place(plan, meta)
     backend, dtype = BACKENDS.index(plan.backend), DTYPES.index(plan.dtype)
     eos = plan.eos + (0,) * (EOS_SLOTS - len(plan.eos))
@@ -161,7 +168,7 @@ def _header(plan: Plan, meta: bytes) -> bytes:
         _HEADER.pack(
             *(MAGIC, FORMAT_VERSION, 0, end, begin, len(meta)),
             *(backend, LAYOUT_VERSIONS[plan.backend], dtype, plan.vocab, plan.context, *counts),
-            *(plan.logits_buffer, plan.head_begin, len(plan.eos), *eos),
+            *(plan.logits_buffer, plan.head_begin, len(plan.eos), *eos, len(plan.token_table)),
         )
     )
     for t, offset in zip(plan.tensors, offsets, strict=True):
@@ -174,7 +181,7 @@ def _header(plan: Plan, meta: bytes) -> bytes:
     for op in plan.ops:
         ids = OP_KINDS.index(op.kind), *op.inputs, op.out, op.tensor, op.kv
         data += _OP.pack(*ids, *op.integers, *op.reals)
-    data += meta
+    data += meta + plan.token_table
     data += bytes(begin - len(data))
     struct.pack_into("<I", data, _HEADER_CRC_AT, zlib.crc32(data))
     return bytes(data)
@@ -224,7 +231,9 @@ def _parse(path: Path, data: bytes, fields: tuple[Any, ...]) -> EngineHeader:
     """Make an EngineHeader of checked header bytes. Raises IndexError for unknown codes."""
     _, _, _, file_bytes, weights_begin, meta_bytes, backend, _, dtype = fields[:9]
     vocab, context, *rest = fields[9:]
-    counts, (logits, head_begin, eos_count, *eos) = tuple(rest[:4]), rest[4:]
+    counts, (logits, head_begin, eos_count, *eos) = tuple(rest[:4]), rest[4:-1]
+    begin = _tables_bytes(counts)
+    text_begin = begin + fields[5]
     tensors, buffers, caches, ops = _unpack_tables(data, counts)
     plan = Plan(
         backend=BACKENDS[backend],
@@ -238,8 +247,8 @@ def _parse(path: Path, data: bytes, fields: tuple[Any, ...]) -> EngineHeader:
         ops=tuple(OpRecord(OP_KINDS[o[0]], o[1:3], o[3], o[4], o[5], o[6:10], o[10:]) for o in ops),
         logits_buffer=logits,
         head_begin=head_begin,
+        token_table=data[text_begin : text_begin + rest[-1]],
     )
-    begin = _tables_bytes(counts)
     meta = parse_json(data[begin : begin + meta_bytes], f"{path}: meta")
     return EngineHeader(plan, meta, tuple(t[0] for t in tensors), weights_begin, file_bytes)
 
@@ -260,9 +269,9 @@ def read_header(path: Path) -> EngineHeader:
                 )
             if fields[6] < len(BACKENDS) and fields[7] != LAYOUT_VERSIONS[BACKENDS[fields[6]]]:
                 raise BuildError(f"{path} has layout version {fields[7]}; build the bundle again")
-            limit = WEIGHTS_ALIGNMENT + MAX_META + _tables_bytes(MAX_COUNTS)
-            tables = _tables_bytes(fields[11:15])
-            if file_bytes != size or begin > min(size, limit) or tables + meta_bytes > begin:
+            limit = WEIGHTS_ALIGNMENT + MAX_META + MAX_TEXT + _tables_bytes(MAX_COUNTS)
+            tables = _tables_bytes(fields[11:15]) + meta_bytes + fields[-1]
+            if file_bytes != size or begin > min(size, limit) or tables > begin:
                 raise BuildError(f"{path} is cut short or damaged; build the bundle again")
             data = bytearray(head + file.read(begin - _HEADER.size))
     except OSError as error:

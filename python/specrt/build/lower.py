@@ -44,7 +44,9 @@ def _op_record(op: Op, tensors: Mapping[Tensor, int], buffers: Mapping[str, int]
     )
 
 
-def lower(graph: Graph, config: ModelConfig, dtype: DType, backend: str) -> Lowered:
+def lower(
+    graph: Graph, config: ModelConfig, dtype: DType, backend: str, token_table: bytes = b""
+) -> Lowered:
     """Assign buffers and number everything. Values of one shape and place share a buffer."""
     records: dict[BufferRecord, int] = {}
     names: list[str] = []
@@ -70,6 +72,7 @@ def lower(graph: Graph, config: ModelConfig, dtype: DType, backend: str) -> Lowe
         caches=tuple(KvRecord(c.kv_heads, c.head_dim, c.dtype) for c in graph.caches),
         ops=tuple(_op_record(op, tensors, buffers) for op in graph.ops),
         logits_buffer=buffers[graph.ops[-1].out.name],
+        token_table=token_table,
         head_begin=next(i for i, op in enumerate(graph.ops) if op.section is Section.HEAD),
     )
     return Lowered(plan, tuple(tensors), tuple(names))
