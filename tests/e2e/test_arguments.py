@@ -38,8 +38,8 @@ def test_sampling_params(field: str, value: object) -> None:
 
 
 def test_an_unknown_sampling_field_is_refused() -> None:
-    with pytest.raises(TypeError, match="frequency_penalty"):
-        SamplingParams(frequency_penalty=1.0)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="best_of"):
+        SamplingParams(best_of=2)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
