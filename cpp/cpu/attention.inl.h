@@ -138,6 +138,7 @@ void value_tile(const AttentionItem& item, int32_t query, int32_t d, int32_t lan
   const int64_t step = item.args->kv.head_dim * kSize;
   const std::byte* values = item.values + d * kSize;
   const auto load_slot = [&](int64_t slot, Vec(&v)[kVecs]) {
+#pragma GCC unroll 8
     for (int c = 0; c < kVecs; ++c) {
       const std::byte* from = values + slot * step + c * kLanes * kSize;
       v[c] = kVecs > 1 || lanes == kLanes ? load_values<kType>(from)
@@ -156,16 +157,19 @@ void value_tile(const AttentionItem& item, int32_t query, int32_t d, int32_t lan
       for (int c = 0; c < kVecs; ++c) acc[j][c] = fma(weight, v[c], acc[j][c]);
     }
   }
+#pragma GCC unroll 8
   for (int j = 0; j < kQueries; ++j) {
     const float* weight = weights + j * item.stride + item.base;
     for (uint64_t rest = item.row(query + j).sees; rest != 0; rest &= rest - 1) {
       Vec v[kVecs];
       load_slot(item.base + __builtin_ctzll(rest), v);
       const Vec w = splat(*weight++);
+#pragma GCC unroll 8
       for (int c = 0; c < kVecs; ++c) acc[j][c] = fma(w, v[c], acc[j][c]);
     }
     std::byte* out = item.args->out.row<std::byte>(item.row(query + j).row) +
                      (item.offset(query + j) + d) * kSize;
+#pragma GCC unroll 8
     for (int c = 0; c < kVecs; ++c) {
       store_first_values<kType>(out + c * kLanes * kSize, acc[j][c] * item.inverse[query + j],
                                 kVecs > 1 ? kLanes : lanes);
@@ -274,7 +278,7 @@ void attention(const AttentionArgs& args, const RowList& rows, Team& team) {
     }
     positions += length_of(row);
   }
-  const int64_t bytes = positions * args.heads * args.kv.head_dim * 4;
+  const int64_t bytes = positions * args.heads * args.kv.head_dim;
   team.parallel(part_count * args.kv.kv_heads, bytes, [&](int index, int member) {
     const Part& part = parts[index / args.kv.kv_heads];
     attend(args, &rows.rows[static_cast<size_t>(part.first)], part.count, index % args.kv.kv_heads,

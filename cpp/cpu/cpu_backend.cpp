@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 #include "base/error.h"
 #include "cpu/stream.h"
@@ -13,6 +14,9 @@
 namespace specrt {
 namespace cpu {
 namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kCopiedShare = 4;  // weights up to a quarter of the machine's memory are copied
 
 struct Isa {
   const Kernels* kernels;
@@ -48,6 +52,25 @@ size_t machine_memory() {
   return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
 }
 
+// Zero-filled pages, huge ones for large memory where the system has them.
+std::byte* map_pages(size_t bytes) {
+  const size_t slack = bytes >= kHugePage ? kHugePage : 0;
+  void* data =
+      mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  SPECRT_CHECK(data != MAP_FAILED, "cannot allocate ", bytes, " bytes");
+  auto* begin = static_cast<std::byte*>(data);
+  if (slack == 0) return begin;
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
+  const size_t head = (kHugePage - reinterpret_cast<uintptr_t>(begin) % kHugePage) % kHugePage;
+  std::byte* aligned = begin + head;
+  std::byte* end = aligned + (bytes + page - 1) / page * page;
+  std::byte* mapped_end = begin + (bytes + slack + page - 1) / page * page;
+  if (head > 0) munmap(begin, head);
+  if (end < mapped_end) munmap(end, static_cast<size_t>(mapped_end - end));
+  madvise(aligned, bytes, MADV_HUGEPAGE);
+  return aligned;
+}
+
 CpuStream& own_stream(Stream& stream) {
   auto* own = dynamic_cast<CpuStream*>(&stream);
   if (own == nullptr) fail_argument("the stream belongs to another backend");
@@ -72,17 +95,20 @@ class CpuBackend : public Backend {
   Buffer alloc(size_t bytes) override {
     if (bytes == 0) return {};
     SPECRT_CHECK(bytes <= machine_memory(), "this machine cannot hold ", bytes, " bytes");
-    void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    SPECRT_CHECK(data != MAP_FAILED, "cannot allocate ", bytes, " bytes");
-    return {static_cast<std::byte*>(data), bytes,
-            [](std::byte* p, size_t size) { munmap(p, size); }};
+    return {map_pages(bytes), bytes, [](std::byte* data, size_t size) { munmap(data, size); }};
   }
 
   Buffer alloc_shared(size_t bytes) override { return alloc(bytes); }
 
-  // Kernels read the weights where they are.
+  // Weights are copied out of the engine's file: its mapping has small pages, and with huge pages a
+  // step is a tenth to a fifth faster. Very large ones are read where they are.
   Buffer place_weights(const std::byte* host, size_t bytes) override {
-    return {const_cast<std::byte*>(host), bytes, [](std::byte*, size_t) {}};
+    if (bytes > machine_memory() / kCopiedShare) {
+      return {const_cast<std::byte*>(host), bytes, [](std::byte*, size_t) {}};
+    }
+    Buffer copy = alloc(bytes);
+    if (bytes > 0) std::memcpy(copy.data(), host, bytes);
+    return copy;
   }
 
   std::unique_ptr<Stream> make_stream(const StreamShare& share) override {

@@ -10,8 +10,6 @@
 #include "base/rng.h"
 #include "cpu/kernels.h"
 
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors never cross the boundary of this file
-
 #define SPECRT_AVX512BF16
 
 namespace specrt::cpu::avx512bf16 {

@@ -9,8 +9,6 @@
 #include "base/rng.h"
 #include "cpu/kernels.h"
 
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors never cross the boundary of this file
-
 namespace specrt::cpu::portable {
 constexpr const char* kIsaName = "portable";
 #include "cpu/kernels.inl.h"

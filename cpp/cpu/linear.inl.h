@@ -7,14 +7,26 @@
 //   depends on nothing but the row. bf16: two columns per step; rounds once when stored as bf16
 // out is written up to the end of its last panel; x beyond k may hold anything
 
+// A product takes 6 cycles and two start per cycle: 12 chains keep the units busy. Few rows wait
+// for memory anyway, and four streams of it are enough.
 inline constexpr int32_t kRowBlock = 8;
+inline constexpr int kManyRowsPanels = 2;
+inline constexpr int kFewRowsPanels = 4;  // for 1 and 2 rows
 
-inline constexpr int64_t kGroup = 8;
+inline constexpr int64_t kGroup = 8;  // lines between prefetches
 
-// Which lines of the next panels a tile prefetches.
+// What a tile prefetches: lines of the panels that come next.
 struct Ahead {
+  int32_t panel;
   int64_t first_line;
   int64_t lines_per_group;
+};
+
+// Panels [begin, end); the item that this member is likely to take next begins at `next`.
+struct LinearItem {
+  int32_t begin;
+  int32_t end;
+  int32_t next;
 };
 
 struct LinearJob {
@@ -78,12 +90,12 @@ void linear_tile(const LinearJob& job, int32_t panel, int32_t first, Ahead ahead
     }
   };
   // Meanwhile a share of the next panels comes closer.
-  const std::byte* next = weights + kPanels * job.panel_bytes + ahead.first_line * 64;
+  const std::byte* next = args.w.data + ahead.panel * job.panel_bytes + ahead.first_line * 64;
   int64_t line = 0;
   for (; line + kGroup <= lines; line += kGroup) {
     for (int64_t i = 0; i < ahead.lines_per_group; ++i, next += 64) {
 #pragma GCC unroll 8
-      for (int p = 0; p < kPanels; ++p) __builtin_prefetch(next + p * job.panel_bytes, 0, 2);
+      for (int p = 0; p < kPanels; ++p) __builtin_prefetch(next + p * job.panel_bytes, 0, 3);
     }
 #pragma GCC unroll 1
     for (int64_t i = 0; i < kGroup; ++i) add_line(line + i, load_word);
@@ -99,58 +111,56 @@ using LinearTile = void (*)(const LinearJob& job, int32_t panel, int32_t first, 
 
 template <DType kType, int kPanels>
 LinearTile linear_tile_of(int32_t rows) {
-  switch (rows) {
-    case 1:
-      return linear_tile<kType, kPanels, 1>;
-    case 2:
-      return linear_tile<kType, kPanels, 2>;
-    case 3:
-      return linear_tile < kType, kPanels, kPanels <= 4 ? 3 : 1 > ;
-    case 4:
-      return linear_tile < kType, kPanels, kPanels <= 4 ? 4 : 1 > ;
-    case 5:
-      return linear_tile < kType, kPanels, kPanels <= 2 ? 5 : 1 > ;
-    case 6:
-      return linear_tile < kType, kPanels, kPanels <= 2 ? 6 : 1 > ;
-    case 7:
-      return linear_tile < kType, kPanels, kPanels <= 2 ? 7 : 1 > ;
-    default:
-      return linear_tile < kType, kPanels, kPanels <= 2 ? 8 : 1 > ;
+  if constexpr (kPanels > kManyRowsPanels) {
+    return rows == 1 ? linear_tile<kType, kPanels, 1> : linear_tile<kType, kPanels, 2>;
+  } else {
+    constexpr LinearTile kTiles[kRowBlock] = {
+        linear_tile<kType, kPanels, 1>, linear_tile<kType, kPanels, 2>,
+        linear_tile<kType, kPanels, 3>, linear_tile<kType, kPanels, 4>,
+        linear_tile<kType, kPanels, 5>, linear_tile<kType, kPanels, 6>,
+        linear_tile<kType, kPanels, 7>, linear_tile<kType, kPanels, 8>,
+    };
+    return kTiles[rows - 1];
   }
 }
 
-// Panels [begin, end), kPanels at a time as far as they go, for all rows.
+// kPanels panels at a time as far as they go, for all rows.
 template <DType kType, int kPanels>
-void linear_panels(const LinearJob& job, int32_t begin, int32_t end) {
+void linear_panels(const LinearJob& job, const LinearItem& item) {
   const int32_t blocks = (job.count + kRowBlock - 1) / kRowBlock;
   const int64_t groups = job.panel_bytes / 64 / kGroup;
-  const int64_t per_block = (kGroup + blocks - 1) / blocks;
-  int32_t panel = begin;
-  for (; panel + kPanels <= end; panel += kPanels) {
+  const int64_t per_group = (kGroup + blocks - 1) / blocks;
+  int32_t panel = item.begin;
+  for (; panel + kPanels <= item.end; panel += kPanels) {
+    const int32_t after = panel + kPanels < item.end ? panel + kPanels : item.next;
     for (int32_t b = 0; b < blocks; ++b) {
       const int32_t first = b * job.count / blocks, last = (b + 1) * job.count / blocks;
-      linear_tile_of<kType, kPanels>(last - first)(job, panel, first,
-                                                   {b * per_block * groups, per_block});
+      const Ahead ahead{after, b * groups * per_group, per_group};
+      linear_tile_of<kType, kPanels>(last - first)(job, panel, first, ahead);
     }
   }
   if constexpr (kPanels > 1) {
-    if (panel < end) linear_panels<kType, kPanels / 2>(job, panel, end);
+    if (panel < item.end) linear_panels<kType, kPanels / 2>(job, {panel, item.end, item.next});
   }
 }
 
 template <DType kType>
-void linear_item(const LinearJob& job, int32_t begin, int32_t end) {
+void linear_item(const LinearJob& job, const LinearItem& item) {
   if (job.count <= 2) {
-    linear_panels<kType, 8>(job, begin, end);
-  } else if (job.count <= 4) {
-    linear_panels<kType, 4>(job, begin, end);
+    linear_panels<kType, kFewRowsPanels>(job, item);
   } else {
-    linear_panels<kType, 2>(job, begin, end);
+    linear_panels<kType, kManyRowsPanels>(job, item);
   }
 }
 
+// 8 panels, fewer if the members would have less than two items each; always even for swiglu.
+inline int32_t panels_per_item(int32_t panels, int32_t members) {
+  int32_t count = 8;
+  while (count > 2 && panels < 2 * members * count) count /= 2;
+  return count;
+}
+
 void linear(const LinearArgs& args, const RowList& rows, Team& team) {
-  constexpr int32_t kItemPanels = 8;
   LinearJob job;
   job.args = &args;
   job.count = rows.count;
@@ -160,14 +170,15 @@ void linear(const LinearArgs& args, const RowList& rows, Team& team) {
     job.x[i] = args.x.row<const std::byte>(job.rows[i]);
   }
   const int32_t panels = (args.w.rows + kPanelRows - 1) / kPanelRows;
-  const int32_t items = (panels + kItemPanels - 1) / kItemPanels;
-  team.parallel(items, panels * job.panel_bytes * rows.count, [&](int item, int) {
-    const int32_t begin = item * kItemPanels;
-    const int32_t end = begin + kItemPanels < panels ? begin + kItemPanels : panels;
+  const int32_t size = panels_per_item(panels, team.size());
+  const int32_t items = (panels + size - 1) / size;
+  team.parallel(items, panels * job.panel_bytes * rows.count, [&](int index, int) {
+    const int32_t begin = index * size, end = begin + size;
+    const LinearItem item{begin, end < panels ? end : panels, begin + team.size() * size};
     if (args.w.dtype == DType::f32) {
-      linear_item<DType::f32>(job, begin, end);
+      linear_item<DType::f32>(job, item);
     } else {
-      linear_item<DType::bf16>(job, begin, end);
+      linear_item<DType::bf16>(job, item);
     }
   });
 }

@@ -9,11 +9,11 @@ using VecU = uint32_t __attribute__((vector_size(64)));
 using VecI = int32_t __attribute__((vector_size(64)));
 using Wide = uint64_t __attribute__((vector_size(64)));
 
-inline Vec splat(float value) { return Vec{} + value; }
-inline VecU splat(uint32_t value) { return VecU{} + value; }
-
 inline Vec as_floats(VecU bits) { return std::bit_cast<Vec>(bits); }
 inline VecU as_bits(Vec values) { return std::bit_cast<VecU>(values); }
+
+inline VecU splat(uint32_t value) { return VecU{} + value; }
+inline Vec splat(float value) { return as_floats(splat(std::bit_cast<uint32_t>(value))); }
 
 template <typename V>
 inline V load(const void* from) {
@@ -36,16 +36,6 @@ inline Vec load_first(const float* from, int32_t count) {
 
 using Halves = uint16_t __attribute__((vector_size(32)));
 
-inline Vec widen(Halves bits) { return as_floats(__builtin_convertvector(bits, VecU) << 16); }
-
-// Round to nearest even, as to_bf16 does.
-inline Halves narrow(Vec v) {
-  const VecU bits = as_bits(v);
-  const VecU rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const VecU quiet = (bits >> 16) | 0x40u;
-  return __builtin_convertvector(v == v ? rounded : quiet, Halves);
-}
-
 inline uint32_t load_word(const std::byte* from) {
   uint32_t word;
   std::memcpy(&word, from, sizeof(word));
@@ -54,13 +44,23 @@ inline uint32_t load_word(const std::byte* from) {
 
 // Per instruction set: fma(a, b, c) = a b + c, fused or not; dot_pairs(acc, a, b) =
 // acc + a.even b.even + a.odd b.odd for lanes that hold pairs of bf16; multiply_even(a, b), the
-// 64-bit products of the lower halves.
+// 64-bit products of the lower halves; widen(bits), bf16 to float;
+// truncate(v), the lower halves.
 #ifdef SPECRT_AVX512BF16
 
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 
 inline Vec dot_pairs(Vec acc, VecU a, VecU b) {
   return _mm512_dpbf16_ps(acc, std::bit_cast<__m512bh>(a), std::bit_cast<__m512bh>(b));
+}
+
+inline Vec widen(Halves bits) {
+  const __m256i halves = std::bit_cast<__m256i>(bits);
+  return as_floats(std::bit_cast<VecU>(_mm512_maskz_cvtepu16_epi32(0xffff, halves)) << 16);
+}
+
+inline Halves truncate(VecU v) {
+  return std::bit_cast<Halves>(_mm512_maskz_cvtepi32_epi16(0xffff, std::bit_cast<__m512i>(v)));
 }
 
 inline Wide multiply_even(Wide a, Wide b) {
@@ -77,9 +77,21 @@ inline Vec dot_pairs(Vec acc, VecU a, VecU b) {
   return acc + as_floats(a & 0xffff0000u) * as_floats(b & 0xffff0000u);
 }
 
+inline Vec widen(Halves bits) { return as_floats(__builtin_convertvector(bits, VecU) << 16); }
+
+inline Halves truncate(VecU v) { return __builtin_convertvector(v, Halves); }
+
 inline Wide multiply_even(Wide a, Wide b) { return (a & 0xffffffffu) * (b & 0xffffffffu); }
 
 #endif
+
+// Round to nearest even, as to_bf16 does.
+inline Halves narrow(Vec v) {
+  const VecU bits = as_bits(v);
+  const VecU rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const VecU quiet = (bits >> 16) | 0x40u;
+  return truncate(v == v ? rounded : quiet);
+}
 
 // The halves of the 64-bit products.
 inline void multiply_wide(VecU a, uint32_t factor, VecU& high, VecU& low) {
@@ -99,29 +111,27 @@ inline Vec dot_line(Vec acc, VecU w, VecU x) {
   }
 }
 
-// Sum of all lanes as a fixed tree: lanes 8 apart first, neighbours last.
-inline float sum_lanes(Vec v) {
-  float lane[kLanes];
-  store(lane, v);
-  for (int32_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int32_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-  }
-  return lane[0];
-}
+inline VecI lane_numbers() { return VecI{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
-inline float max_lane(Vec v) {
-  float lane[kLanes];
-  store(lane, v);
-  for (int32_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int32_t i = 0; i < half; ++i)
-      lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
-  }
-  return lane[0];
+// Combines all lanes as a fixed tree: lanes 8 apart first, neighbours last.
+template <typename Combine>
+inline float fold_lanes(Vec v, Combine combine) {
+  const VecI lane = lane_numbers();
+  v = combine(v, __builtin_shuffle(v, lane ^ 8));
+  v = combine(v, __builtin_shuffle(v, lane ^ 4));
+  v = combine(v, __builtin_shuffle(v, lane ^ 2));
+  v = combine(v, __builtin_shuffle(v, lane ^ 1));
+  return v[0];
 }
 
-inline VecI lane_numbers() { return VecI{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
+inline float sum_lanes(Vec v) {
+  return fold_lanes(v, [](Vec a, Vec b) { return a + b; });
+}
+inline float max_lane(Vec v) {
+  return fold_lanes(v, [](Vec a, Vec b) { return max(a, b); });
+}
 
 // e^x within 2e-7 relative; 0 below -87.3, capped above 88.3. x = n log 2 + r, |r| <= log(2) / 2,
 // e^r by its Taylor polynomial with minimax coefficients (Cephes), times 2^n.

@@ -48,7 +48,7 @@ class Team {
   std::byte* scratch(int member, size_t bytes);
 
  private:
-  static constexpr int64_t kMinForkBytes = 32 << 10;
+  static constexpr int64_t kMinForkBytes = 160 << 10;
 
   struct Job {
     const void* body;

@@ -261,8 +261,7 @@ void attention(OpRunner& runner, const Step& step, const Array& q, int32_t heads
 }
 
 void feed_prompt(OpRunner& runner, SequenceState& sequence, int32_t begin, int32_t count) {
-  runner.run(&Backend::feed_prompt,
-             FeedPromptArgs{sequence.span(), begin, count});
+  runner.run(&Backend::feed_prompt, FeedPromptArgs{sequence.span(), begin, count});
 }
 
 void begin_draft(OpRunner& runner, SequenceState& sequence, int32_t capacity, int32_t bonus_rows,

@@ -1,6 +1,7 @@
 // CPU streams: order, events, errors, waits across streams, recording, rest.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -296,6 +297,9 @@ TEST_CASE("memory is aligned and zero, and more than the machine has is refused"
     CHECK(buffer.data()[bytes - 1] == std::byte{0});
   }
   CHECK(backend->alloc_shared(100).data() != nullptr);
+  const std::vector<std::byte> weights(3 << 20, std::byte{7});
+  const Buffer placed = backend->place_weights(weights.data(), weights.size());
+  CHECK(std::equal(weights.begin(), weights.end(), placed.data()));
   CHECK(backend->alloc(0).data() == nullptr);
   CHECK_THROWS_AS(backend->alloc(size_t{1} << 60), Error);
 }
