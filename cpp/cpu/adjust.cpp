@@ -8,14 +8,15 @@ namespace specrt::cpu {
 namespace {
 
 bool has_penalties(const LogitCells& options) {
-  return options.repetition_penalty != 1.0f || options.frequency_penalty != 0.0f ||
+  return options.repetition_penalty != 0.0f || options.frequency_penalty != 0.0f ||
          options.presence_penalty != 0.0f;
 }
 
 void penalise(const SequenceCells& sequence, float* logits, int32_t* generated, int32_t vocab,
               int32_t position) {
   const LogitCells& options = sequence.cells->logit;
-  const float repetition = options.repetition_penalty, frequency = options.frequency_penalty;
+  const float given = options.repetition_penalty, frequency = options.frequency_penalty;
+  const float repetition = given == 0.0f ? 1.0f : given;
   const float presence = options.presence_penalty;
   const int32_t prompt = options.prompt_length;
   // -1: did not occur; else how often it was generated.

@@ -124,7 +124,7 @@ void run(const Kernels& kernels, const PickDraftArgs& args, Team& team) {
 void log_verdict(const JudgeArgs& args, const Verdict& verdict, int32_t begin, Team& team) {
   const Cells& cells = *args.sequence.cells;
   LogprobEntry& entry = args.sequence.logprobs[cells.round % args.sequence.log_slots];
-  const int32_t most = min_i32(cells.logprobs, args.vocab - 1);
+  const int32_t most = min_i32(cells.logprobs - 1, args.vocab - 1);
   const int64_t bytes = static_cast<int64_t>(verdict.count) * args.vocab * sizeof(float);
   team.parallel(verdict.count, bytes, [&](int i, int) {
     log_probabilities(args.logits.row<float>(args.first_row + begin + i), args.vocab,
@@ -152,7 +152,7 @@ void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
   });
   const Verdict verdict = walk_chain(
       cells, args.sequence.tok, [&](int32_t i, int32_t) { return chosen[static_cast<size_t>(i)]; });
-  if (cells.logprobs != kNoLogprobs) log_verdict(args, verdict, begin, team);
+  if (cells.logprobs > 0) log_verdict(args, verdict, begin, team);
   commit(args.sequence, verdict);
 }
 

@@ -147,7 +147,7 @@ void Sequence::set_options(int32_t length, const SamplingParams& params) {
   s.sampling.min_p = params.min_p;
   s.logit.prompt_length = length;
   s.logit.earliest_stop = length + params.min_tokens;
-  s.logit.repetition_penalty = params.repetition_penalty;
+  s.logit.repetition_penalty = params.repetition_penalty == 1.0f ? 0.0f : params.repetition_penalty;
   s.logit.frequency_penalty = params.frequency_penalty;
   s.logit.presence_penalty = params.presence_penalty;
   s.logit.bias_count = static_cast<int32_t>(params.logit_bias.size());
@@ -155,7 +155,7 @@ void Sequence::set_options(int32_t length, const SamplingParams& params) {
     cells_.bias[i].token = params.logit_bias[i].first;
     cells_.bias[i].value = params.logit_bias[i].second;
   }
-  s.logprobs = params.logprobs.value_or(kNoLogprobs);
+  s.logprobs = params.logprobs ? 1 + *params.logprobs : 0;
 }
 
 const LogprobEntry& Sequence::logprobs(uint32_t round) const {

@@ -13,7 +13,6 @@ inline constexpr int32_t kMaxStepRows = 64;  // rows of a step are bits of a 64-
 inline constexpr int32_t kMaxEos = 16;
 inline constexpr int32_t kMaxLogitBias = 1024;
 inline constexpr int32_t kMaxLogprobs = 20;
-inline constexpr int32_t kNoLogprobs = -1;
 
 #ifdef SPECRT_TRACE_CELLS
 enum class CellAccess { read, write };
@@ -61,7 +60,8 @@ struct SamplingCells {
   Cell<float> min_p;
 };
 
-// What changes logits before they are chosen from: device/ops.h, "How a token is chosen".
+// What changes logits before they are chosen from: device/ops.h, "How a token is chosen". Zeros
+// change nothing.
 struct LogitCells {
   Cell<int32_t> prompt_length;
   Cell<int32_t> earliest_stop;  // tokens at smaller positions may not end the sequence
@@ -93,7 +93,7 @@ struct Cells {
   Cell<int32_t> eos[kMaxEos];
   SamplingCells sampling;
   LogitCells logit;
-  Cell<int32_t> logprobs;  // most likely tokens to log with each committed one; kNoLogprobs: none
+  Cell<int32_t> logprobs;  // entries to log for each token: itself and the likeliest; 0: none
 };
 
 // One entry for each enqueued round; `sequence` = round + 1 is written last, with release order.

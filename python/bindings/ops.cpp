@@ -167,7 +167,9 @@ class SequenceState {
     return out;
   }
 
-  SequenceCells cells() { return {&cells_, tokens_.data(), log_.data(), kLogSlots}; }
+  SequenceCells cells() {
+    return {.cells = &cells_, .tok = tokens_.data(), .log = log_.data(), .log_slots = kLogSlots};
+  }
   StepSpan* span() { return &span_; }
 
  private:

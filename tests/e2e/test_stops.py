@@ -120,7 +120,7 @@ def test_methods_agree_with_stops(
         ({"stop_sequences": [[]]}, "stop_sequences"),
         ({"stop_sequences": [3]}, "stop_sequences"),
         ({"min_tokens": -1}, "min_tokens"),
-        ({"min_tokens": 17}, r"min_tokens must be an integer in \[0, 16\]"),
+        ({"min_tokens": 17}, r"min_tokens must be in \[0, 16\]"),
     ],
 )
 def test_bad_stops_are_refused(options: dict[str, object], message: str) -> None:
