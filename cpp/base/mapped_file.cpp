@@ -30,4 +30,6 @@ MappedFile::MappedFile(const std::string& path) {
 
 MappedFile::~MappedFile() { ::munmap(const_cast<std::byte*>(data_), size_); }
 
+void MappedFile::evict() const { ::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED); }
+
 }  // namespace specrt

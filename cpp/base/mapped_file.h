@@ -14,6 +14,9 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
+  // Gives the pages back to the system; they are read from the file again when they are touched.
+  void evict() const;
+
   const std::byte* data() const { return data_; }
   size_t size() const { return size_; }
 

@@ -144,7 +144,9 @@ void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
   SPECRT_CHECK(tail >= 1 && tail <= kMaxStepRows && begin >= 0, "judge: a tail of ", tail,
                " tokens after a step of ", begin + tail, " rows");
   std::array<int32_t, kMaxStepRows> chosen{};
-  const int64_t bytes = static_cast<int64_t>(tail) * args.vocab * sizeof(float);
+  // Drawing noise for a token costs about as much as reading 64 bytes.
+  const bool greedy = cells.sampling.temperature == 0.0f;
+  const int64_t bytes = static_cast<int64_t>(tail) * args.vocab * (greedy ? 4 : 64);
   team.parallel(tail, bytes, [&](int i, int member) {
     chosen[static_cast<size_t>(i)] =
         choose(kernels, args.sequence, args.logits, args.first_row + begin + i, committed + i, team,

@@ -19,6 +19,9 @@ class Engine {
   const std::byte* file() const { return file_.data(); }
   size_t file_bytes() const { return file_.size(); }
 
+  // For a backend that has copied the weights: their pages need not stay in memory twice.
+  void evict() const { file_.evict(); }
+
  private:
   explicit Engine(const std::string& path);
 

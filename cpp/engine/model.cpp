@@ -9,7 +9,9 @@ Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
       backend_(backend),
       weights_(backend.place_weights(engine_->file(), engine_->file_bytes())),
       arena_(backend.alloc(static_cast<size_t>(arena_row_bytes(plan()) * kMaxStepRows))),
-      memory_{.weights = weights_.data(), .arena = arena_.data(), .arena_rows = kMaxStepRows} {}
+      memory_{.weights = weights_.data(), .arena = arena_.data(), .arena_rows = kMaxStepRows} {
+  if (weights_.data() != engine_->file()) engine_->evict();
+}
 
 void Model::enqueue_step(Stream& stream, const StepRows& rows, Head head) {
   run(plan(), memory_, rows, head, backend_, stream);
