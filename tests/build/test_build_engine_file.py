@@ -40,7 +40,7 @@ def test_header_fields(engine):
     assert text >= 4 * (vocab + 2)
     assert data[160:240] == bytes(80)
     assert crc == zlib.crc32(data[:12] + bytes(4) + data[16:begin])
-    used = 240 + tensors * 32 + buffers * 16 + caches * 16 + ops * 64 + meta
+    used = 240 + tensors * 32 + buffers * 16 + caches * 16 + ops * 64 + meta + text
     assert used <= begin < used + 4096
     assert data[used:begin] == bytes(begin - used)
     assert 0 <= logits < buffers

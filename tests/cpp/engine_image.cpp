@@ -89,11 +89,12 @@ std::vector<std::byte> EngineImage::bytes() const {
   head.kv_count = static_cast<uint32_t>(kv.size());
   head.op_count = static_cast<uint32_t>(ops.size());
   head.meta_bytes = meta.size();
-  head.weights_begin = aligned(sizeof(head) + records.size() * sizeof(format::TensorRecord) +
-                                   buffers.size() * sizeof(format::BufferRecord) +
-                                   kv.size() * sizeof(format::KvRecord) +
-                                   ops.size() * sizeof(format::OpRecord) + meta.size(),
-                               4096);
+  head.text_bytes = token_table.size();
+  head.weights_begin = aligned(
+      sizeof(head) + records.size() * sizeof(format::TensorRecord) +
+          buffers.size() * sizeof(format::BufferRecord) + kv.size() * sizeof(format::KvRecord) +
+          ops.size() * sizeof(format::OpRecord) + meta.size() + token_table.size(),
+      4096);
   uint64_t end = head.weights_begin;
   for (format::TensorRecord& record : records) {
     record.offset = end;
@@ -108,6 +109,7 @@ std::vector<std::byte> EngineImage::bytes() const {
   append_table(file, kv);
   append_table(file, ops);
   append(file, meta.data(), meta.size());
+  append(file, token_table.data(), token_table.size());
   file.resize(head.weights_begin);
   for (size_t i = 0; i < tensors.size(); ++i) {
     file.resize(records[i].offset);

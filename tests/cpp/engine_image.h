@@ -36,7 +36,8 @@ struct EngineImage {
   std::vector<format::BufferRecord> buffers;
   std::vector<format::KvRecord> kv;
   std::vector<format::OpRecord> ops;
-  std::string meta = "{}";
+  std::string meta = "{}  ";  // a multiple of four bytes, so that the token table is aligned
+  std::vector<std::byte> token_table;
 };
 
 // Computes the checksum of a changed file anew. Files shorter than a header stay as they are.

@@ -73,7 +73,7 @@ TEST_CASE("as many rounds as the run-ahead depth are enqueued before the first v
     const Config config = plain_config(4, depth);
     Rig rig(config.rig);
     std::vector<uint64_t> launches;
-    run_generator(rig, config, [&](std::span<const int32_t>) {
+    run_generator(rig, config, [&](const Progress&) {
       launches.push_back(rig.backend.launches());
       return true;
     });
@@ -108,9 +108,8 @@ TEST_CASE("a callback that cancels gets nothing more, and the next request is ri
                         {.draft_tokens = config.draft_tokens, .run_ahead = config.depth});
     uint64_t calls = 0;
     const uint64_t last = 1 + index % 5;
-    const Completion cut =
-        generator.generate(config.asks[0].prompt, config.asks[0].params(),
-                           [&](std::span<const int32_t>) { return ++calls < last; });
+    const Completion cut = generator.generate(config.asks[0].prompt, config.asks[0].params(),
+                                              [&](const Progress&) { return ++calls < last; });
     REQUIRE_EQ(calls, last);
     REQUIRE(cut.finish_reason == FinishReason::cancelled);
     REQUIRE(cut.token_ids.size() < whole.size());
@@ -129,7 +128,8 @@ TEST_CASE("a long prompt can be cancelled before its first token") {
   Rig rig(config.rig);
   Generator generator(*rig.target, rig.drafter.get(), {.draft_tokens = 4, .run_ahead = 1});
   int calls = 0;
-  const auto cancel = [&](std::span<const int32_t> tokens) {
+  const auto cancel = [&](const Progress& progress) {
+    const std::span<const int32_t> tokens = progress.tokens;
     CHECK(tokens.empty());
     ++calls;
     return false;
@@ -151,7 +151,7 @@ bool run_with_error(Rig& rig, const Config& config, uint64_t count, uint64_t can
   bool thrown = false;
   try {
     generator.generate(config.asks[0].prompt, config.asks[0].params(),
-                       [&](std::span<const int32_t>) { return ++calls != cancel_at; });
+                       [&](const Progress&) { return ++calls != cancel_at; });
   } catch (const Error& error) {
     thrown = true;
     CHECK_EQ(std::string(error.what()), "this op was told to fail");
@@ -179,7 +179,7 @@ TEST_CASE("an exception of the callback reaches the caller, and the next request
   const Config config = plain_config(4, 2);
   Rig rig(config.rig);
   Generator generator(*rig.target, rig.drafter.get(), {.draft_tokens = 4, .run_ahead = 2});
-  const auto throws = [](std::span<const int32_t>) -> bool { throw std::runtime_error("no"); };
+  const auto throws = [](const Progress&) -> bool { throw std::runtime_error("no"); };
   CHECK_THROWS_WITH_AS(generator.generate(config.asks[0].prompt, config.asks[0].params(), throws),
                        "no", std::runtime_error);
   CHECK_EQ(run_and_compare(rig, config), "");

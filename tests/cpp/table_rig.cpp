@@ -139,7 +139,7 @@ Outcome run_generator(const Config& config) {
   return run_generator(rig, config, {});
 }
 
-Outcome run_generator(Rig& rig, const Config& config, const OnTokens& also_on_tokens) {
+Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
   Generator generator(*rig.target, rig.drafter.get(),
                       {.draft_tokens = config.draft_tokens, .run_ahead = config.depth});
   const Sequence& sequence = *rig.sequences[0];
@@ -147,13 +147,14 @@ Outcome run_generator(Rig& rig, const Config& config, const OnTokens& also_on_to
   Outcome outcome;
   std::vector<int32_t> delivered;
   uint32_t calls = 0;
-  const auto on_tokens = [&](std::span<const int32_t> tokens) {
+  const auto on_progress = [&](const Progress& progress) {
+    const std::span<const int32_t> tokens = progress.tokens;
     // The host has just read the entry of this round.
     if (!tokens.empty()) rig.backend.host_reads(sequence.cells().log[calls++ % kLogSlots]);
     delivered.insert(delivered.end(), tokens.begin(), tokens.end());
-    return !also_on_tokens || also_on_tokens(tokens);
+    return !also || also(progress);
   };
-  const Completion completion = generator.generate(ask.prompt, ask.params(), on_tokens);
+  const Completion completion = generator.generate(ask.prompt, ask.params(), on_progress);
   rig.backend.check_target_cache(sequence.cells());
   // A request for one token never feeds the drafter.
   if (direct(rig, ask).size() > 1) rig.backend.check_draft_cache(sequence.cells());

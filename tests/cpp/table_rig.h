@@ -104,7 +104,7 @@ struct Outcome {
 
 // Runs the request of a one-sequence configuration through a Generator.
 Outcome run_generator(const Config& config);
-Outcome run_generator(Rig& rig, const Config& config, const OnTokens& also_on_tokens);
+Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also);
 
 // Runs the configuration through Lockstep as a host would, `depth` rounds ahead.
 Outcome run_lockstep(const Config& config);

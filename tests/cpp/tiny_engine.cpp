@@ -83,6 +83,18 @@ struct Writer {
   int32_t logits = image.add_buffer(DType::f32, kVocab);
 };
 
+// A token table in which every token is one letter.
+std::vector<std::byte> letters(int32_t vocab) {
+  std::vector<uint32_t> words(static_cast<size_t>(vocab) + 2);
+  for (size_t i = 1; i < words.size(); ++i) words[i] = static_cast<uint32_t>(i - 1);
+  const auto head = std::as_bytes(std::span(words));
+  std::vector<std::byte> table(head.begin(), head.end());
+  for (int32_t token = 0; token < vocab; ++token) {
+    table.push_back(static_cast<std::byte>('a' + token % 26));
+  }
+  return table;
+}
+
 }  // namespace
 
 EngineImage tiny_engine(DType dtype, uint64_t seed) {
@@ -95,6 +107,7 @@ EngineImage tiny_engine(DType dtype, uint64_t seed) {
   image.header.eos_count = 1;
   image.header.eos[0] = 2;
   image.meta = R"({"name": "tiny"})";
+  image.token_table = letters(kVocab);
   writer.op(OpKind::embed, format::kNone, writer.x, writer.matrix(Layout::panels16, kVocab, kDim));
   writer
       .op(OpKind::rope_angles, format::kNone, writer.angles,

@@ -67,15 +67,16 @@ def test_tokens_follow_the_definition(name: str, temperature: float, plain: LLM)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_methods_agree(
-    name: str, plain: LLM, fast: LLM, prompts: list[dict[str, str]]
-) -> None:
+def test_methods_agree(name: str, plain: LLM, fast: LLM, prompts: list[dict[str, str]]) -> None:
     changed = False
     for number, row in enumerate(prompts[::25]):
         for temperature in (0.0, 1.0):
             base = SamplingParams(temperature=temperature, max_tokens=40, seed=number)
             params = SamplingParams(
-                temperature=temperature, max_tokens=40, seed=number, **OPTIONS[name]  # type: ignore[arg-type]
+                temperature=temperature,
+                max_tokens=40,
+                seed=number,
+                **OPTIONS[name],  # type: ignore[arg-type]
             )
             [expected] = plain.generate(row["prompt"], params)
             [actual] = fast.generate(row["prompt"], params)
