@@ -138,7 +138,10 @@ TEST_CASE("numbers of the header out of bounds are refused") {
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.dtype = 2; }), "unknown weight dtype 2");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.vocab = 0; }), "vocabulary of 0");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.vocab = 1 << 30; }), "vocabulary of 1073741824");
-  CHECK_SAYS(header_refusal([](FileHeader& h) { h.vocab = 41; }), "logits buffer is not f32");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.vocab = 41, h.text_bytes = 0; }),
+             "logits buffer is not f32");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.text_bytes = ~0ull; }), "token table of");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.text_bytes = 8; }), "cannot hold 40 tokens");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.context = 1; }), "context of 1");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.context = 2147483647; }),
              "context of 2147483647");
