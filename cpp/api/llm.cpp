@@ -9,6 +9,7 @@
 #include "decode/generator.h"
 #include "decode/logits.h"
 #include "decode/model_drafter.h"
+#include "decode/ngram_drafter.h"
 #include "decode/step_timer.h"
 
 namespace specrt {
@@ -40,10 +41,17 @@ struct LLM::State {
     if (!options.drafter.empty()) {
       draft = std::make_unique<Loaded>(Engine::open(options.drafter), *backend, *stream, &sequence);
       check_pair(target.model, draft->model);
-      drafter = std::make_unique<ModelDrafter>(draft->lane);
+      model_drafter = std::make_unique<ModelDrafter>(draft->lane);
     }
+    if (options.prompt_lookup_max > 0) {
+      ngram_drafter = std::make_unique<NgramDrafter>(
+          *backend, *stream, std::vector<Sequence*>{&sequence},
+          NgramOptions{.shortest = options.prompt_lookup_min, .longest = options.prompt_lookup_max},
+          model_drafter.get());
+    }
+    Drafter* drafter = ngram_drafter ? ngram_drafter.get() : model_drafter.get();
     generator =
-        std::make_unique<Generator>(target.lane, drafter.get(),
+        std::make_unique<Generator>(target.lane, drafter,
                                     GeneratorOptions{.draft_tokens = options.num_speculative_tokens,
                                                      .run_ahead = options.run_ahead});
   }
@@ -60,7 +68,8 @@ struct LLM::State {
   Sequence sequence;
   Loaded target;
   std::unique_ptr<Loaded> draft;
-  std::unique_ptr<Drafter> drafter;
+  std::unique_ptr<Drafter> model_drafter;
+  std::unique_ptr<Drafter> ngram_drafter;
   std::unique_ptr<Generator> generator;
 };
 

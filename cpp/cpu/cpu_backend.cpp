@@ -152,6 +152,9 @@ class CpuBackend : public Backend {
     SPECRT_CHECK(!own.is_recording(), "feed_prompt: host constants cannot be recorded");
     own.enqueue(args);
   }
+  void propose_ngram(Stream& stream, const ProposeNgramArgs& args) override {
+    own_stream(stream).enqueue(args);
+  }
   void begin_draft(Stream& stream, const BeginDraftArgs& args) override {
     own_stream(stream).enqueue(args);
   }

@@ -90,6 +90,10 @@ void run(const Kernels&, const FeedPromptArgs& args, Team&) {
   feed_prompt(*args.span, args.begin, args.count);
 }
 
+void run(const Kernels&, const ProposeNgramArgs& args, Team&) {
+  propose_ngram(*args.sequence.cells, args.sequence.tok, args.plan);
+}
+
 void run(const Kernels&, const BeginDraftArgs& args, Team&) {
   begin_draft(*args.sequence.cells, *args.span, args.plan);
 }

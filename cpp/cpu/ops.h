@@ -8,7 +8,7 @@
 namespace specrt::cpu {
 
 using Op = std::variant<EmbedArgs, RopeAnglesArgs, RmsNormArgs, LinearArgs, RopeKvArgs,
-                        AttentionArgs, CopyToHostArgs, FeedPromptArgs, BeginDraftArgs,
+                        AttentionArgs, CopyToHostArgs, FeedPromptArgs, ProposeNgramArgs, BeginDraftArgs,
                         PickDraftArgs, FeedTailArgs, JudgeArgs>;
 
 // Throws when cells hold what the op cannot do: a slot beyond the cache, a token beyond the table.

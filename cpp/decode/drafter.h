@@ -11,6 +11,7 @@ namespace specrt {
 struct DraftRequest {
   int32_t capacity = 0;    // tokens to draft at most
   int32_t bonus_rows = 0;  // as in DraftPlan
+  DraftOrder order = DraftOrder::first;
 };
 
 class Drafter {

@@ -20,7 +20,8 @@ void ModelDrafter::enqueue_draft(const DraftRequest& request) {
                                      .plan = {.capacity = request.capacity,
                                               .bonus_rows = request.bonus_rows,
                                               .window = window(),
-                                              .catch_up_rows = kCatchUpRows}});
+                                              .catch_up_rows = kCatchUpRows,
+                                              .order = request.order}});
   }
   enqueue_step(kCatchUpRows, 0);
   for (int32_t index = 1; index < request.capacity; ++index) enqueue_step(1, index);

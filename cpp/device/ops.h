@@ -155,6 +155,11 @@ struct FeedPromptArgs {
   int32_t count = 0;
 };
 
+struct ProposeNgramArgs {
+  SequenceCells sequence;
+  NgramPlan plan;
+};
+
 struct BeginDraftArgs {
   SequenceCells sequence;
   StepSpan* span = nullptr;

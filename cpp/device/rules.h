@@ -14,13 +14,55 @@ SPECRT_HD inline bool running(const Cells& s) { return s.stop == Stop::running; 
 SPECRT_HD inline int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
 SPECRT_HD inline int32_t max_i32(int32_t a, int32_t b) { return a > b ? a : b; }
 
+// Who may have drafted before a drafter in the same round.
+enum class DraftOrder : int32_t {
+  first,
+  after_ngram,  // where the n-gram lookup found something, only keep the own KV cache up to date
+};
+
 // What the host fixes for a draft of an autoregressive drafter.
 struct DraftPlan {
   int32_t capacity = 0;       // g or k: tokens asked for, an upper bound
   int32_t bonus_rows = 0;     // 1 in Lockstep, where a bonus row follows the draft; 0 in Pearl
   int32_t window = 0;         // positions that the drafter can feed
   int32_t catch_up_rows = 0;  // F: rows of the first draft step
+  DraftOrder order = DraftOrder::first;
 };
+
+// What the host fixes for an n-gram lookup.
+struct NgramPlan {
+  int32_t capacity = 0;    // tokens asked for, an upper bound
+  int32_t bonus_rows = 0;  // as in DraftPlan
+  int32_t shortest = 0;    // tokens that must match, from `longest` down to `shortest`
+  int32_t longest = 0;
+};
+
+// First position of the latest earlier occurrence of tok[end - n .. end-1], or -1.
+SPECRT_HD inline int32_t find_ngram(const Cell<int32_t>* tok, int32_t end, int32_t n) {
+  for (int32_t begin = end - n - 1; begin >= 0; --begin) {
+    int32_t same = 0;
+    while (same < n && tok[begin + same] == tok[end - n + same]) ++same;
+    if (same == n) return begin;
+  }
+  return -1;
+}
+
+// Drafts what followed the last tokens when they occurred before (prompt lookup decoding). Where
+// that reaches the end of the tokens it goes on into its own draft, so a loop is drafted as a loop.
+SPECRT_HD inline void propose_ngram(Cells& s, Cell<int32_t>* tok, const NgramPlan& plan) {
+  s.drafted = 0;
+  s.snap_count = 0;
+  if (!running(s)) return;
+  const int32_t end = s.committed - 1 + s.tail;
+  const int32_t room = min_i32(plan.capacity, s.limit - end - plan.bonus_rows);
+  for (int32_t n = plan.longest; n >= plan.shortest && room > 0; --n) {
+    const int32_t begin = find_ngram(tok, end, n);
+    if (begin < 0) continue;
+    for (int32_t i = 0; i < room; ++i) tok[end + i] = static_cast<int32_t>(tok[begin + n + i]);
+    s.drafted = room;
+    return;
+  }
+}
 
 // First draft op: decides c, plans the drafter's KV length, and gives the span of the first step.
 SPECRT_HD inline void begin_draft(Cells& s, StepSpan& span, const DraftPlan& plan) {
@@ -32,6 +74,12 @@ SPECRT_HD inline void begin_draft(Cells& s, StepSpan& span, const DraftPlan& pla
   }
   const int32_t end = s.committed - 1 + s.tail, kv = s.draft_kv;
   const int32_t need = end - kv;
+  span.base = kv;
+  if (plan.order == DraftOrder::after_ngram && s.drafted > 0) {
+    span.rows = max_i32(0, min_i32(min_i32(need, plan.catch_up_rows), plan.window - kv));
+    s.draft_end = kv + span.rows;
+    return;
+  }
   int32_t count =
       min_i32(plan.capacity, min_i32(s.limit - end - plan.bonus_rows, plan.window - end + 1));
   count = max_i32(count, 0);
@@ -41,7 +89,6 @@ SPECRT_HD inline void begin_draft(Cells& s, StepSpan& span, const DraftPlan& pla
   s.draft_end = count > 0 ? end + count - 1 : kv + fed;
   s.snap_begin = end;
   s.snap_count = count;
-  span.base = kv;
   span.rows = fed;
 }
 

@@ -135,9 +135,12 @@ void init_llm(nb::module_& module) {
       .def(
           "__init__",
           [](LLM* self, std::string target, std::string drafter, int32_t num_speculative_tokens,
-             int32_t threads, int32_t run_ahead, std::string isa) {
+             int32_t threads, int32_t run_ahead, std::string isa, int32_t prompt_lookup_min,
+             int32_t prompt_lookup_max) {
             new (self) LLM({.target = std::move(target),
                             .drafter = std::move(drafter),
+                            .prompt_lookup_min = prompt_lookup_min,
+                            .prompt_lookup_max = prompt_lookup_max,
                             .num_speculative_tokens = num_speculative_tokens,
                             .threads = threads,
                             .run_ahead = run_ahead,
@@ -145,6 +148,7 @@ void init_llm(nb::module_& module) {
           },
           nb::arg("target"), nb::arg("drafter") = "", nb::arg("num_speculative_tokens") = 0,
           nb::arg("threads") = 0, nb::arg("run_ahead") = 1, nb::arg("isa") = "",
+          nb::arg("prompt_lookup_min") = 0, nb::arg("prompt_lookup_max") = 0,
           nb::call_guard<nb::gil_scoped_release>())
       .def("generate", &generate, nb::arg("prompt"), nb::arg("params"),
            nb::arg("on_progress") = nb::none())

@@ -21,7 +21,9 @@ class LLM:
 
     Args:
         bundle: folder made by `specrt build`, or "demo" for the packaged models.
-        method: "auto", "autoregressive" or "speculative". The output is the same with each.
+        method: "auto", "autoregressive", "speculative" (the bundle's draft model), "ngram" (what
+            followed the same tokens before) or "ngram+speculative" (the draft model where that
+            finds nothing). The output is the same with each.
         num_speculative_tokens: tokens drafted in a round, 1 to 63; None takes what the measured
             step times favour.
         speculative_config: the two arguments above as vLLM spells them, for example
@@ -54,7 +56,8 @@ class LLM:
         choice = choose_method(self.bundle, method, num_speculative_tokens, speculative_config)
         self._choice: MethodChoice = choice
         self.tokenizer = Tokenizer(self.bundle.path)
-        drafter = self.bundle.drafters["draft"] if choice.num_speculative_tokens else ""
+        drafter = self.bundle.drafters["draft"] if choice.uses_draft_model else ""
+        lookup_min, lookup_max = choice.lookup or (0, 0)
         self.core = _core.LLM(
             target=str(self.bundle.target_engine),
             drafter=str(drafter),
@@ -62,6 +65,8 @@ class LLM:
             threads=self.threads,
             run_ahead=run_ahead,
             isa=isa,
+            prompt_lookup_min=lookup_min,
+            prompt_lookup_max=lookup_max,
         )
 
     @property

@@ -164,6 +164,11 @@ void ScriptedBackend::feed_prompt(Stream& stream, const FeedPromptArgs& args) {
   push(stream, [args] { specrt::feed_prompt(*args.span, args.begin, args.count); });
 }
 
+void ScriptedBackend::propose_ngram(Stream& stream, const ProposeNgramArgs& args) {
+  push(stream,
+       [args] { specrt::propose_ngram(*args.sequence.cells, args.sequence.tok, args.plan); });
+}
+
 void ScriptedBackend::begin_draft(Stream& stream, const BeginDraftArgs& args) {
   push(stream, [this, args] { run(args); });
 }

@@ -49,6 +49,7 @@ class ScriptedBackend final : public Backend {
   void rope_kv(Stream& stream, const RopeKvArgs& args) override;
   void attention(Stream& stream, const AttentionArgs& args) override;
   void feed_prompt(Stream& stream, const FeedPromptArgs& args) override;
+  void propose_ngram(Stream& stream, const ProposeNgramArgs& args) override;
   void begin_draft(Stream& stream, const BeginDraftArgs& args) override;
   void pick_draft(Stream& stream, const PickDraftArgs& args) override;
   void feed_tail(Stream& stream, const FeedTailArgs& args) override;

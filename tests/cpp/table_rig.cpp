@@ -39,6 +39,12 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
                                    sequence_pointers());
     drafter = std::make_unique<ModelDrafter>(*draft);
   }
+  if (chosen.ngram > 0) {
+    after_ngram = std::move(drafter);
+    drafter = std::make_unique<NgramDrafter>(backend, *target_stream, sequence_pointers(),
+                                             NgramOptions{.shortest = 1, .longest = chosen.ngram},
+                                             after_ngram.get());
+  }
   for (size_t s = 0; s < sequences.size(); ++s) {
     backend.races().name_span(concat("target span ", s), *target->span(s));
     if (draft) backend.races().name_span(concat("draft span ", s), *draft->span(s));

@@ -8,6 +8,7 @@
 
 #include "decode/generator.h"
 #include "decode/model_drafter.h"
+#include "decode/ngram_drafter.h"
 #include "scripted_backend.h"
 #include "table_model.h"
 
@@ -38,6 +39,7 @@ struct RigOptions {
   int32_t context = 64;  // of the target
   int32_t window = 64;   // context of the drafter; 0: no drafter
   double error = 0;      // of the drafter
+  int32_t ngram = 0;     // tokens that an n-gram lookup before the drafter matches; 0: no lookup
   uint64_t model_seed = 1;
   uint64_t schedule_seed = 1;
   StreamUse streams = StreamUse::separate;
@@ -60,7 +62,8 @@ class Rig {
   std::unique_ptr<Lane> target;
   std::unique_ptr<Model> draft_model;
   std::unique_ptr<Lane> draft;
-  std::unique_ptr<ModelDrafter> drafter;  // null without one
+  std::unique_ptr<Drafter> after_ngram;
+  std::unique_ptr<Drafter> drafter;  // null without one
 
  private:
   std::vector<Sequence*> sequence_pointers() const;

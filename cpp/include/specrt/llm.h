@@ -18,8 +18,12 @@
 namespace specrt {
 
 struct LLMOptions {
-  std::string target;                  // path of an engine
-  std::string drafter;                 // path of an engine; empty: autoregressive
+  std::string target;   // path of an engine
+  std::string drafter;  // path of an engine; empty: autoregressive
+  // N-gram lookup before the drafter, or alone: it drafts what followed the last tokens where they
+  // occurred before. At least min (>= 1) and at most max (<= 16) tokens must match; max 0: none.
+  int32_t prompt_lookup_min = 0;
+  int32_t prompt_lookup_max = 0;
   int32_t num_speculative_tokens = 0;  // drafted tokens in a round, 0 .. 63
   int32_t threads = 0;                 // cores to use; 0: all that the process may run on
   int32_t run_ahead = 1;               // rounds enqueued before an earlier verdict is read, 0 .. 8

@@ -1,0 +1,37 @@
+// Drafts what followed the last tokens where they occurred before: prompt lookup, no model.
+// Alone, or as a free first proposer: where it finds nothing, `then` drafts.
+#pragma once
+
+#include <vector>
+
+#include "decode/drafter.h"
+#include "decode/sequence.h"
+
+namespace specrt {
+
+struct NgramOptions {
+  int32_t shortest = 2;  // tokens that must match, 1 .. longest
+  int32_t longest = 4;   // tried first; at most 16
+};
+
+class NgramDrafter final : public Drafter {
+ public:
+  // Works on the stream of `then`, if there is one, else on `stream`. `then` may be null.
+  NgramDrafter(Backend& backend, Stream& stream, std::vector<Sequence*> sequences,
+               const NgramOptions& options, Drafter* then);
+
+  Stream& stream() const override { return stream_; }
+  Backend& backend() const override { return backend_; }
+  int32_t window() const override { return then_ == nullptr ? 0 : then_->window(); }
+  void enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count) override;
+  void enqueue_draft(const DraftRequest& request) override;
+
+ private:
+  Backend& backend_;
+  Stream& stream_;
+  std::vector<Sequence*> sequences_;
+  NgramOptions options_;
+  Drafter* then_;
+};
+
+}  // namespace specrt
