@@ -79,6 +79,11 @@ class LLM:
         """Tokens drafted in a round at most; 0 for autoregressive decoding."""
         return self._choice.num_speculative_tokens
 
+    @property
+    def uses_draft_model(self) -> bool:
+        """Whether the bundle's draft model drafts."""
+        return self._choice.uses_draft_model
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],

@@ -73,6 +73,17 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     add("--top-k", type=int, default=0, metavar="K", help="0 keeps all (default: 0)")
     add("--top-p", type=float, default=1.0, metavar="P", help="default: 1")
     add("--min-p", type=float, default=0.0, metavar="P", help="default: 0")
+    add(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end before this text; may be given several times",
+    )
+    add("--min-tokens", type=int, default=0, metavar="N", help="no stop before (default: 0)")
+    add("--repetition-penalty", type=float, default=1.0, metavar="R", help="default: 1")
+    add("--frequency-penalty", type=float, default=0.0, metavar="F", help="default: 0")
+    add("--presence-penalty", type=float, default=0.0, metavar="F", help="default: 0")
     add("--seed", type=int, metavar="S", help="for the same tokens again (default: random)")
 
 
@@ -88,6 +99,11 @@ def run(args: argparse.Namespace) -> int:
         min_p=args.min_p,
         max_tokens=args.max_tokens,
         seed=args.seed,
+        stop=args.stop,
+        min_tokens=args.min_tokens,
+        repetition_penalty=args.repetition_penalty,
+        frequency_penalty=args.frequency_penalty,
+        presence_penalty=args.presence_penalty,
     )
     llm = LLM(
         named_bundle(args.bundle),

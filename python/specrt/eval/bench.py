@@ -144,7 +144,7 @@ class _Runner:
         """A round's steps, timed one by one behind `positions` cached tokens."""
         drafted = self.llm.num_speculative_tokens
         total = self._step_ms(EngineRole.target, drafted + 1, positions)
-        if drafted:
+        if self.llm.uses_draft_model:
             total += drafted * self._step_ms(EngineRole.drafter, 1, positions)
         return total
 
@@ -156,7 +156,7 @@ class _Runner:
     def bytes_per_round(self) -> int:
         bundle, drafted = self.llm.bundle, self.llm.num_speculative_tokens
         total = int(inspect_engine(str(bundle.target_engine))["step_weight_bytes"])
-        if drafted:
+        if self.llm.uses_draft_model:
             draft = inspect_engine(str(bundle.drafters["draft"]))
             total += drafted * int(draft["step_weight_bytes"])
         return total
