@@ -1,10 +1,12 @@
-// linear: y = x @ w^T, then store, add to out, or silu(gate) * up
-// x (n,k) in w's dtype; w (m,k) panels16; out (n,m) f32 or bf16, add: f32, swiglu: (n,m/2)
-// an item is a few panels of 16 outputs; it meets rows in blocks of up to 8, so that its weights
+// linear: y = x @ w^T + bias, then store, add to out, or silu(gate) * up
+// x (n,k) in w's dtype; w (m,k) panels16; bias (m) f32 or null; out (n,m) f32 or bf16, add: f32,
+// swiglu: (n,m/2) an item is a few panels of 16 outputs; it meets rows in blocks of up to 8, so
+// that its weights
 //   come from memory once and from the cache for later blocks
 // moves the weights once, 2mk (bf16) or 4mk bytes; memory bound up to about 16 rows
 // every output is one chain of f32 sums over ascending k, whatever the tile: the result of a row
-//   depends on nothing but the row. bf16: two columns per step; rounds once when stored as bf16
+//   depends on nothing but the row. bf16: two columns per step; the bias comes last; rounds once
+//   when stored as bf16
 // out is written up to the end of its last panel; x beyond k may hold anything
 
 // A product takes 6 cycles and two start per cycle: 12 chains keep the units busy. Few rows wait
@@ -44,6 +46,16 @@ inline void write_values(const RowsView& out, int32_t row, int32_t col, Vec valu
     store(out.row<float>(row) + col, values);
   } else {
     store(out.row<bf16_bits>(row) + col, narrow(values));
+  }
+}
+
+// Adds the bias to kRows results of panels from `panel` on; nothing is read behind its end.
+template <int kPanels, int kRows>
+inline void add_bias(const LinearArgs& args, int32_t panel, Vec (&y)[kRows][kPanels]) {
+  for (int p = 0; p < kPanels; ++p) {
+    const int32_t begin = (panel + p) * kPanelRows, rest = args.w.rows - begin;
+    const Vec bias = load_first(args.bias + begin, rest < kPanelRows ? rest : kPanelRows);
+    for (int r = 0; r < kRows; ++r) y[r][p] = y[r][p] + bias;
   }
 }
 
@@ -104,6 +116,7 @@ void linear_tile(const LinearJob& job, int32_t panel, int32_t first, Ahead ahead
   if (kType == DType::bf16 && cols % 2 != 0) {
     add_line(lines, [](const std::byte* from) { return load_word(from) & 0xffffu; });
   }
+  if (args.bias != nullptr) add_bias(args, panel, acc);
   for (int r = 0; r < kRows; ++r) finish<kPanels>(args, job.rows[first + r], panel, acc[r]);
 }
 
