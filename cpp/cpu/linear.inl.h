@@ -1,12 +1,11 @@
 // linear: y = x @ w^T + bias, then store, add to out, or silu(gate) * up
-// x (n,k) in w's dtype; w (m,k) panels16; bias (m) f32 or null; out (n,m) f32 or bf16, add: f32,
-// swiglu: (n,m/2) an item is a few panels of 16 outputs; it meets rows in blocks of up to 8, so
-// that its weights
+// x (n,k) in w's dtype; w (m,k) panels16; out (n,m) f32 or bf16, add: f32, swiglu: (n,m/2)
+// bias (m) f32, or null; it is added last
+// an item is a few panels of 16 outputs; it meets rows in blocks of up to 8, so that its weights
 //   come from memory once and from the cache for later blocks
 // moves the weights once, 2mk (bf16) or 4mk bytes; memory bound up to about 16 rows
 // every output is one chain of f32 sums over ascending k, whatever the tile: the result of a row
-//   depends on nothing but the row. bf16: two columns per step; the bias comes last; rounds once
-//   when stored as bf16
+//   depends on nothing but the row. bf16: two columns per step; rounds once when stored as bf16
 // out is written up to the end of its last panel; x beyond k may hold anything
 
 // A product takes 6 cycles and two start per cycle: 12 chains keep the units busy. Few rows wait

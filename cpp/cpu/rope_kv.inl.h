@@ -1,10 +1,12 @@
 // rope_kv: (a, b) -> (a cos - b sin, b cos + a sin) on components d, d + e/2 of queries and keys;
 //   queries go to q, keys and values of row i into KV slot base + i
 // with gains, heads of queries or keys are first x * gain / sqrt(mean(x^2) + eps), as in rms_norm
-// qkv (n,(h+2g)e) f32; angles (n,e) f32: cosines, then sines; gains (e) f32 or null; q (n,he) and
-// cache in kv.dtype one item per row moves 4n(h+2g)e bytes in, n(h+2g)e values out products and
-// sums in f32, not fused; the result rounds once e is even, slots are within the cache (both
-// checked)
+// qkv (n,(h+2g)e) f32; angles (n,e) f32: cosines, then sines; q (n,he) and cache in kv.dtype
+// gains (e) f32, or null
+// one item per row
+// moves 4n(h+2g)e bytes in, n(h+2g)e values out
+// products and sums in f32, not fused; the result rounds once
+// e is even, slots are within the cache (both checked)
 
 inline void rotate_head(const float* x, const float* angles, int32_t half, float* out) {
   const float* cosine = angles;
