@@ -1,15 +1,35 @@
-// attention: out[i,head] = softmax(scale q . K) V over the cached prefix and the rows that i sees
+// attention: out[i,head] = softmax(scale q . K) V over the cached prefix and the rows that i sees;
+//   with a window, over the last kv.window logical positions of these
 // q, out (n,he) and cache (KvLayer) in kv.dtype; out is not q
 // an item is one kv head and a few rows of one sequence: all their query heads read the same keys
 //   and values, up to 4 queries at a time
 // moves 2te values of the cache per item; memory bound for few rows
 // scores: one f32 chain over e per position. softmax: max, exp, 16 sums over logical positions, a
 //   fixed tree. values: one f32 chain over ascending logical positions. A tree row's scores are
-//   gathered to logical positions first, so it equals the same path as a chain bit for bit
+//   gathered to logical positions first, so it equals the same path as a chain bit for bit.
+//   Positions before the window take part in nothing: blocks of them are skipped, the others masked
 // e is even, slots are within the cache, every row sees itself (checked)
 
 inline constexpr int32_t kQueryTile = 4;
 inline constexpr int32_t kMaxItemQueries = 16;
+
+inline int32_t length_of(const Row& row) { return row.base + __builtin_popcountll(row.sees); }
+
+// The first logical position that a row sees.
+inline int32_t begin_of(const Row& row, int32_t window) {
+  const int32_t length = length_of(row);
+  return window > 0 && length > window ? length - window : 0;
+}
+
+// The new rows that a row sees from logical position `begin` on.
+inline uint64_t sees_from(const Row& row, int32_t begin) {
+  uint64_t sees = row.sees;
+  for (int32_t t = row.base; t < begin; ++t) sees &= sees - 1;
+  return sees;
+}
+
+inline int32_t max(int32_t a, int32_t b) { return a > b ? a : b; }
+inline int32_t min(int32_t a, int32_t b) { return a < b ? a : b; }
 
 // The queries of one item: query j is head head0 + j % group of row rows[j / group].
 struct AttentionItem {
@@ -19,6 +39,7 @@ struct AttentionItem {
   int32_t group;
   int32_t head0;
   int32_t base;
+  int32_t first_block;  // key blocks before it are in no window
   const std::byte* keys;
   const std::byte* values;
   float* scores;   // (queries, stride); after the softmax, weights by logical position
@@ -26,6 +47,7 @@ struct AttentionItem {
   float* inverse;  // (queries,) 1 / sum of weights
 
   const Row& row(int32_t query) const { return rows[query / group]; }
+  int32_t begin(int32_t query) const { return begin_of(row(query), args->kv.window); }
   int64_t offset(int32_t query) const {
     return static_cast<int64_t>(head0 + query % group) * args->kv.head_dim;
   }
@@ -34,8 +56,6 @@ struct AttentionItem {
            offset(query) * static_cast<int64_t>(size_of(args->kv.dtype));
   }
 };
-
-inline int32_t length_of(const Row& row) { return row.base + __builtin_popcountll(row.sees); }
 
 // Scores of kQueries queries against kBlocks key blocks of 16 slots.
 template <DType kType, int kQueries, int kBlocks>
@@ -67,37 +87,41 @@ void score_tile(const AttentionItem& item, int32_t query, int32_t block) {
 template <DType kType, int kQueries>
 void score_queries(const AttentionItem& item, int32_t query, int32_t blocks) {
   constexpr int kBlocks = 4;
-  int32_t block = 0;
+  int32_t block = item.first_block;
   for (; block + kBlocks <= blocks; block += kBlocks) {
     score_tile<kType, kQueries, kBlocks>(item, query, block);
   }
   for (; block < blocks; ++block) score_tile<kType, kQueries, 1>(item, query, block);
 }
 
-// Moves the scores of the slots that a row sees to its logical positions.
-inline void gather_seen(const Row& row, float* scores) {
-  float* to = scores + row.base;
-  for (uint64_t rest = row.sees; rest != 0; rest &= rest - 1) {
+// Moves the scores of the slots that a row sees to its logical positions, from `begin` on.
+inline void gather_seen(const Row& row, int32_t begin, float* scores) {
+  float* to = scores + max(row.base, begin);
+  for (uint64_t rest = sees_from(row, begin); rest != 0; rest &= rest - 1) {
     *to++ = scores[row.base + __builtin_ctzll(rest)];
   }
 }
 
-// Scores to weights exp(scale s - max), zero up to the end of the last vector; returns 1 / sum.
-inline float soften(float* scores, int32_t length, float scale) {
+// Scores of [begin, length) to weights exp(scale s - max), zero up to the ends of the first and the
+// last vector; returns 1 / sum.
+inline float soften(float* scores, int32_t begin, int32_t length, float scale) {
+  const int32_t first = begin / kLanes * kLanes;
   const int32_t padded = (length + kLanes - 1) / kLanes * kLanes;
   const float none = -std::numeric_limits<float>::infinity();
   for (int32_t t = length; t < padded; ++t) scores[t] = none;
   Vec largest = splat(none);
-  for (int32_t t = 0; t < padded; t += kLanes) {
-    const Vec s = t + kLanes <= length
-                      ? load<Vec>(scores + t) * scale
-                      : (lane_numbers() < length - t ? load<Vec>(scores + t) * scale : splat(none));
+  for (int32_t t = first; t < padded; t += kLanes) {
+    Vec s = load<Vec>(scores + t) * scale;
+    if (t < begin || t + kLanes > length) {
+      const VecI at = lane_numbers() + t;
+      s = (at >= begin) & (at < length) ? s : splat(none);
+    }
     store(scores + t, s);
     largest = max(s, largest);
   }
   const float top = max_lane(largest);
   Vec sums{};
-  for (int32_t t = 0; t < padded; t += kLanes) {
+  for (int32_t t = first; t < padded; t += kLanes) {
     const Vec weight = exp(load<Vec>(scores + t) - top);
     store(scores + t, weight);
     sums = sums + weight;
@@ -147,7 +171,20 @@ void value_tile(const AttentionItem& item, int32_t query, int32_t d, int32_t lan
   };
   Vec acc[kQueries][kVecs] = {};
   const float* weights = item.scores + query * item.stride;
-  for (int32_t t = 0; t < item.base; ++t) {
+  // Positions that only some of the queries have in their window, then those that all have.
+  int32_t common = 0;
+  for (int j = 0; j < kQueries; ++j) common = max(common, item.begin(query + j));
+  common = min(common, item.base);
+  for (int j = 0; j < kQueries; ++j) {
+    for (int32_t t = item.begin(query + j); t < common; ++t) {
+      Vec v[kVecs];
+      load_slot(t, v);
+      const Vec weight = splat(weights[j * item.stride + t]);
+#pragma GCC unroll 8
+      for (int c = 0; c < kVecs; ++c) acc[j][c] = fma(weight, v[c], acc[j][c]);
+    }
+  }
+  for (int32_t t = common; t < item.base; ++t) {
     Vec v[kVecs];
     load_slot(t, v);
 #pragma GCC unroll 8
@@ -159,8 +196,9 @@ void value_tile(const AttentionItem& item, int32_t query, int32_t d, int32_t lan
   }
 #pragma GCC unroll 8
   for (int j = 0; j < kQueries; ++j) {
-    const float* weight = weights + j * item.stride + item.base;
-    for (uint64_t rest = item.row(query + j).sees; rest != 0; rest &= rest - 1) {
+    const int32_t begin = item.begin(query + j);
+    const float* weight = weights + j * item.stride + max(item.base, begin);
+    for (uint64_t rest = sees_from(item.row(query + j), begin); rest != 0; rest &= rest - 1) {
       Vec v[kVecs];
       load_slot(item.base + __builtin_ctzll(rest), v);
       const Vec w = splat(*weight++);
@@ -196,8 +234,9 @@ void attend_queries(const AttentionItem& item, int32_t query, int32_t blocks) {
   for (int32_t j = query; j < query + kQueries; ++j) {
     const Row& row = item.row(j);
     float* scores = item.scores + j * item.stride;
-    gather_seen(row, scores);
-    item.inverse[j] = soften(scores, length_of(row), item.args->scale);
+    const int32_t begin = item.begin(j);
+    gather_seen(row, begin, scores);
+    item.inverse[j] = soften(scores, begin, length_of(row), item.args->scale);
   }
   value_queries<kType, kQueries>(item, query);
 }
@@ -231,8 +270,12 @@ inline void attend(const AttentionArgs& args, const Row* rows, int32_t count, in
   item.queries = count * item.group;
   item.head0 = g * item.group;
   item.base = rows[0].base;
-  int32_t slots = 0;
-  for (int32_t i = 0; i < count; ++i) slots = rows[i].slot + 1 > slots ? rows[i].slot + 1 : slots;
+  int32_t slots = 0, begin = kv.slots;
+  for (int32_t i = 0; i < count; ++i) {
+    slots = max(slots, rows[i].slot + 1);
+    begin = min(begin, begin_of(rows[i], kv.window));
+  }
+  item.first_block = begin / kKvBlock;
   const int32_t blocks = (slots + kKvBlock - 1) / kKvBlock;
   item.stride = static_cast<int64_t>(blocks) * kKvBlock;
   const std::byte* cache = args.rows.segments[static_cast<size_t>(rows[0].segment)].kv;
@@ -276,7 +319,7 @@ void attention(const AttentionArgs& args, const RowList& rows, Team& team) {
     } else {
       parts[part_count++] = {i, 1};
     }
-    positions += length_of(row);
+    positions += length_of(row) - begin_of(row, args.kv.window);
   }
   const int64_t bytes = positions * args.heads * args.kv.head_dim;
   team.parallel(part_count * args.kv.kv_heads, bytes, [&](int index, int member) {

@@ -1,5 +1,6 @@
-// linear: y = x @ w^T, then store, add to out, or silu(gate) * up
+// linear: y = x @ w^T + bias, then store, add to out, or silu(gate) * up
 // x (n,k) in w's dtype; w (m,k) panels16; out (n,m) f32 or bf16, add: f32, swiglu: (n,m/2)
+// bias (m) f32, or null; it is added last
 // an item is a few panels of 16 outputs; it meets rows in blocks of up to 8, so that its weights
 //   come from memory once and from the cache for later blocks
 // moves the weights once, 2mk (bf16) or 4mk bytes; memory bound up to about 16 rows
@@ -44,6 +45,16 @@ inline void write_values(const RowsView& out, int32_t row, int32_t col, Vec valu
     store(out.row<float>(row) + col, values);
   } else {
     store(out.row<bf16_bits>(row) + col, narrow(values));
+  }
+}
+
+// Adds the bias to kRows results of panels from `panel` on; nothing is read behind its end.
+template <int kPanels, int kRows>
+inline void add_bias(const LinearArgs& args, int32_t panel, Vec (&y)[kRows][kPanels]) {
+  for (int p = 0; p < kPanels; ++p) {
+    const int32_t begin = (panel + p) * kPanelRows, rest = args.w.rows - begin;
+    const Vec bias = load_first(args.bias + begin, rest < kPanelRows ? rest : kPanelRows);
+    for (int r = 0; r < kRows; ++r) y[r][p] = y[r][p] + bias;
   }
 }
 
@@ -104,6 +115,7 @@ void linear_tile(const LinearJob& job, int32_t panel, int32_t first, Ahead ahead
   if (kType == DType::bf16 && cols % 2 != 0) {
     add_line(lines, [](const std::byte* from) { return load_word(from) & 0xffffu; });
   }
+  if (args.bias != nullptr) add_bias(args, panel, acc);
   for (int r = 0; r < kRows; ++r) finish<kPanels>(args, job.rows[first + r], panel, acc[r]);
 }
 

@@ -15,16 +15,20 @@ inline void scale_row(const float* x, const float* gain, float factor, int32_t c
     write(k, load_first(x + k, cols - k) * factor * load_first(gain + k, cols - k), cols - k);
 }
 
-inline void norm_row(const RmsNormArgs& args, int32_t row) {
-  const float* x = args.x.row<float>(row);
-  const int32_t cols = args.x.cols;
+// 1 / sqrt(mean(x^2) + eps)
+inline float norm_factor(const float* x, int32_t cols, float eps) {
   Vec sums{};
   int32_t k = 0;
   for (; k + kLanes <= cols; k += kLanes) sums = fma(load<Vec>(x + k), load<Vec>(x + k), sums);
   const Vec rest = load_first(x + k, cols - k);
   sums = fma(rest, rest, sums);
-  const float mean = sum_lanes(sums) / static_cast<float>(cols);
-  const float factor = 1.0f / std::sqrt(mean + args.eps);
+  return 1.0f / std::sqrt(sum_lanes(sums) / static_cast<float>(cols) + eps);
+}
+
+inline void norm_row(const RmsNormArgs& args, int32_t row) {
+  const float* x = args.x.row<float>(row);
+  const int32_t cols = args.x.cols;
+  const float factor = norm_factor(x, cols, args.eps);
   if (args.out.dtype == DType::f32) {
     float* out = args.out.row<float>(row);
     scale_row(x, args.gain, factor, cols, [out](int32_t at, Vec v, int32_t count) {

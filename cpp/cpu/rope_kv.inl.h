@@ -1,6 +1,8 @@
 // rope_kv: (a, b) -> (a cos - b sin, b cos + a sin) on components d, d + e/2 of queries and keys;
 //   queries go to q, keys and values of row i into KV slot base + i
+// with gains, heads of queries or keys are first x * gain / sqrt(mean(x^2) + eps), as in rms_norm
 // qkv (n,(h+2g)e) f32; angles (n,e) f32: cosines, then sines; q (n,he) and cache in kv.dtype
+// gains (e) f32, or null
 // one item per row
 // moves 4n(h+2g)e bytes in, n(h+2g)e values out
 // products and sums in f32, not fused; the result rounds once
@@ -13,6 +15,16 @@ inline void rotate_head(const float* x, const float* angles, int32_t half, float
     out[d] = x[d] * cosine[d] - x[d + half] * sine[d];
     out[d + half] = x[d + half] * cosine[d] + x[d] * sine[d];
   }
+}
+
+// A head through the norm, if it has one; `normed` (e,) holds the result.
+inline const float* norm_head(const float* x, const float* gain, float eps, int32_t e,
+                              float* normed) {
+  if (gain == nullptr) return x;
+  scale_row(x, gain, norm_factor(x, e, eps), e, [normed](int32_t at, Vec v, int32_t count) {
+    std::memcpy(normed + at, &v, static_cast<size_t>(count) * sizeof(float));
+  });
+  return normed;
 }
 
 inline void copy_values(const float* x, int32_t count, DType dtype, std::byte* out) {
@@ -44,15 +56,15 @@ inline void rope_row(const RopeKvArgs& args, const Row& row) {
   const int64_t bytes = static_cast<int64_t>(e) * static_cast<int64_t>(size_of(kv.dtype));
   const float* x = args.qkv.row<float>(row.row);
   const float* angles = args.angles.row<float>(row.row);
-  float rotated[kMaxHeadDim];
+  float normed[kMaxHeadDim], rotated[kMaxHeadDim];
   for (int32_t head = 0; head < args.heads; ++head, x += e) {
-    rotate_head(x, angles, half, rotated);
+    rotate_head(norm_head(x, args.q_gain, args.eps, e, normed), angles, half, rotated);
     copy_values(rotated, e, kv.dtype, args.q.row<std::byte>(row.row) + head * bytes);
   }
   std::byte* cache = args.rows.segments[static_cast<size_t>(row.segment)].kv;
   std::byte* keys = cache + kv.key_offset;
   for (int32_t g = 0; g < kv.kv_heads; ++g, x += e) {
-    rotate_head(x, angles, half, rotated);
+    rotate_head(norm_head(x, args.k_gain, args.eps, e, normed), angles, half, rotated);
     put_key(rotated, kv, keys + g * (kv_key_bytes(kv) / kv.kv_heads), row.slot);
   }
   std::byte* values = cache + kv.value_offset;

@@ -34,6 +34,7 @@ void check_kv(const char* op, const KvLayer& kv, int32_t heads) {
                " query heads cannot share ", kv.kv_heads, " key/value heads");
   SPECRT_CHECK(kv.slots >= kKvBlock && kv.slots % kKvBlock == 0, op, ": ", kv.slots,
                " cache slots");
+  SPECRT_CHECK(kv.window >= 0, op, ": a window of ", kv.window, " positions");
 }
 
 void check_logits(const char* op, const RowsView& logits, int32_t vocab, int32_t first_row) {

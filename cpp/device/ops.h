@@ -65,6 +65,7 @@ struct KvLayer {
   int32_t head_dim = 0;
   int32_t slots = 0;  // multiple of kKvBlock
   DType dtype = DType::f32;
+  int32_t window = 0;  // a row sees this many positions, itself included; 0: all
 };
 
 constexpr int64_t kv_key_bytes(const KvLayer& kv) {
@@ -109,29 +110,36 @@ enum class Epilogue : int32_t {
   swiglu = 2,
 };
 
-// y = x @ w^T, then the epilogue. x (n,k) in w's dtype, w (m,k) panels16, out (n,m) or (n,m/2).
+// y = x @ w^T + bias, then the epilogue. x (n,k) in w's dtype, w (m,k) panels16, out (n,m) or
+// (n,m/2).
 struct LinearArgs {
   StepRows rows;
   RowsView x;
   Weight w;
+  const float* bias = nullptr;  // (m,), or null: none
   Epilogue epilogue = Epilogue::store;
   RowsView out;
 };
 
 // Rotates queries and keys (half-split pairs d, d + e/2), writes q in the cache's dtype, and puts
 // keys and values of row i into slot base + i. qkv (n, (h+2g)e) f32, angles (n,e) f32, q (n, he).
+// With gains, each head of queries or keys goes through an RMS norm before it is rotated.
 struct RopeKvArgs {
   StepRows rows;
   RowsView qkv;
   RowsView angles;
   RowsView q;
   KvLayer kv;
-  int32_t heads = 0;  // h, a multiple of kv.kv_heads
+  int32_t heads = 0;              // h, a multiple of kv.kv_heads
+  const float* q_gain = nullptr;  // (e,), or null: no norm
+  const float* k_gain = nullptr;  // (e,), or null: no norm
+  float eps = 0.0f;               // of the norms
 };
 
 // out[i, head] = softmax(scale * q . K) V over the slots [0, base) and the new rows that row i
-// sees. Sums run over logical positions in ascending order (a tree row counts only what it sees),
-// so the result of a row depends on its own path alone. q and out (n, he) in the cache's dtype.
+// sees; of these the last kv.window logical positions, if there is a window. Sums run over logical
+// positions in ascending order (a tree row counts only what it sees), so the result of a row
+// depends on its own path alone. q and out (n, he) in the cache's dtype.
 struct AttentionArgs {
   StepRows rows;
   RowsView q;

@@ -79,7 +79,7 @@ struct KvRecord {
   int32_t kv_heads;
   int32_t head_dim;
   uint32_t dtype;
-  uint32_t reserved;
+  int32_t window;  // a row sees this many positions, itself included; 0: all
 };
 static_assert(sizeof(KvRecord) == 16);
 
@@ -87,12 +87,14 @@ enum class OpKind : uint32_t {
   embed = 0,        // out; tensor table
   rope_angles = 1,  // out; tensor inv_freq (1, e/2) f32 row_major; real[0] = scaling
   rms_norm = 2,     // in[0] x, out; tensor gain (1, d) f32 row_major; real[0] = eps
-  linear = 3,       // in[0] x, out; tensor weight panels16; integer[0] = epilogue (0 1 2)
-  rope_kv = 4,      // in[0] qkv, in[1] angles, out q; kv; integer[0] = query heads
+  linear = 3,       // in[0] x, out; tensor weight panels16; integer: epilogue (0 1 2), bias
+  rope_kv = 4,      // in[0] qkv, in[1] angles, out q; kv; integer: query heads, gains of queries
+                    // and keys; real[0] = eps of their norm
   attention = 5,    // in[0] q, out; kv; integer[0] = query heads; real[0] = scale
 };
 
-// Unused ids are kNone and unused numbers 0.
+// Unused ids are kNone and unused numbers 0. A bias or gain among the integers is the id of a
+// tensor plus one, or 0 for none: (1, rows of the weight) or (1, head dim), f32 row_major.
 struct OpRecord {
   OpKind kind;
   int32_t in[2];

@@ -38,7 +38,8 @@ KvLayer kv_layer(const Plan& plan, int32_t id) {
              .kv_heads = record.kv_heads,
              .head_dim = record.head_dim,
              .slots = kv_slots(plan),
-             .dtype = static_cast<DType>(record.dtype)};
+             .dtype = static_cast<DType>(record.dtype),
+             .window = record.window};
     layer.value_offset = offset + kv_key_bytes(layer);
     offset = layer.value_offset + kv_value_bytes(layer);
   }
@@ -54,6 +55,11 @@ void visit(const Plan& plan, const OpRecord& op, const PlanMemory& memory, const
   const auto out = [&] { return view_of(plan, memory, op.out); };
   const auto weight = [&] { return weight_of(plan, memory, op.tensor); };
   const auto floats = [&] { return reinterpret_cast<const float*>(weight().data); };
+  const auto optional = [&](int i) -> const float* {
+    const int32_t id = op.integer[i] - 1;
+    if (id < 0) return nullptr;
+    return reinterpret_cast<const float*>(weight_of(plan, memory, id).data);
+  };
   switch (op.kind) {
     case OpKind::embed:
       visitor(EmbedArgs{.rows = rows, .table = weight(), .out = out()});
@@ -73,6 +79,7 @@ void visit(const Plan& plan, const OpRecord& op, const PlanMemory& memory, const
       visitor(LinearArgs{.rows = rows,
                          .x = in(0),
                          .w = weight(),
+                         .bias = optional(1),
                          .epilogue = static_cast<Epilogue>(op.integer[0]),
                          .out = out()});
       return;
@@ -82,7 +89,10 @@ void visit(const Plan& plan, const OpRecord& op, const PlanMemory& memory, const
                          .angles = in(1),
                          .q = out(),
                          .kv = kv_layer(plan, op.kv),
-                         .heads = op.integer[0]});
+                         .heads = op.integer[0],
+                         .q_gain = optional(1),
+                         .k_gain = optional(2),
+                         .eps = op.real[0]});
       return;
     case OpKind::attention:
       visitor(AttentionArgs{.rows = rows,
@@ -126,13 +136,21 @@ void check_id(const char* what, int32_t id, size_t count, bool used) {
   }
 }
 
-// A vector that a norm or the rotary op reads as plain floats.
-void check_vector(const Plan& plan, const OpRecord& op, int32_t cols) {
-  const format::TensorRecord& tensor = plan.tensors[static_cast<size_t>(op.tensor)];
+// A vector that an op reads as plain floats.
+void check_vector(const Plan& plan, int32_t id, int32_t cols) {
+  const format::TensorRecord& tensor = plan.tensors[static_cast<size_t>(id)];
   SPECRT_CHECK(tensor.rows == 1 && tensor.cols == cols &&
                    static_cast<DType>(tensor.dtype) == DType::f32 &&
                    static_cast<Layout>(tensor.layout) == Layout::row_major,
-               "tensor ", op.tensor, " must be one f32 row of ", cols);
+               "tensor ", id, " must be one f32 row of ", cols);
+}
+
+// A vector that an op may do without: the id plus one, or 0.
+void check_optional(const Plan& plan, int32_t number, int32_t cols) {
+  if (number == 0) return;
+  SPECRT_CHECK(number > 0 && static_cast<size_t>(number) <= plan.tensors.size(), "bias or gain ",
+               number, " of ", plan.tensors.size());
+  check_vector(plan, number - 1, cols);
 }
 
 void validate_op(const Plan& plan, const OpRecord& op) {
@@ -143,9 +161,16 @@ void validate_op(const Plan& plan, const OpRecord& op) {
   check_id("kv layer", op.kv, plan.kv.size(), uses.kv);
   const int32_t out_cols = plan.buffers[static_cast<size_t>(op.out)].cols;
   if (op.kind == OpKind::rms_norm) {
-    check_vector(plan, op, plan.buffers[static_cast<size_t>(op.in[0])].cols);
+    check_vector(plan, op.tensor, plan.buffers[static_cast<size_t>(op.in[0])].cols);
   }
-  if (op.kind == OpKind::rope_angles) check_vector(plan, op, out_cols / 2);
+  if (op.kind == OpKind::rope_angles) check_vector(plan, op.tensor, out_cols / 2);
+  if (op.kind == OpKind::linear) {
+    check_optional(plan, op.integer[1], plan.tensors[static_cast<size_t>(op.tensor)].rows);
+  }
+  if (op.kind == OpKind::rope_kv) {
+    const int32_t head_dim = plan.kv[static_cast<size_t>(op.kv)].head_dim;
+    for (const int32_t gain : {op.integer[1], op.integer[2]}) check_optional(plan, gain, head_dim);
+  }
   if (op.kind == OpKind::embed) {
     const int32_t rows = plan.tensors[static_cast<size_t>(op.tensor)].rows;
     SPECRT_CHECK(rows >= plan.header.vocab, "the embedding has ", rows,
@@ -256,6 +281,7 @@ void validate(const Plan& plan) {
                      record.head_dim % 2 == 0 &&
                      record.kv_heads <= format::kMaxDim / record.head_dim,
                  record.kv_heads, " heads of ", record.head_dim);
+    SPECRT_CHECK(record.window >= 0, "a window of ", record.window, " positions");
     kv_total += 8LL * record.kv_heads * record.head_dim * kv_slots(plan);
     SPECRT_CHECK(kv_total <= kMaxBytes, "a KV cache of ", kv_total, " bytes");
   });

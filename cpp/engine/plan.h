@@ -31,7 +31,7 @@ int32_t kv_slots(const Plan& plan);
 // Bytes of one sequence's KV cache, all layers.
 int64_t kv_bytes(const Plan& plan);
 
-// Bytes of weights that one step reads, its head included; embedding rows are not counted.
+// Bytes of weights that one step reads, its head included; embedding rows and biases are not.
 int64_t step_weight_bytes(const Plan& plan);
 
 // Checks every number of the plan: ids, dtypes, shapes, the bounds of tensors and buffers. Throws

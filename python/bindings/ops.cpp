@@ -2,6 +2,7 @@
 // its own and waits for it. bf16 arrays are uint16 bit patterns.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
@@ -9,6 +10,7 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -208,10 +210,19 @@ class OpRunner {
   std::unique_ptr<Stream> stream_;
 };
 
-KvLayer kv_layer(int32_t kv_heads, int32_t head_dim, int32_t slots, const Array& out) {
-  KvLayer kv{0, 0, kv_heads, head_dim, slots, dtype_of(out)};
+KvLayer kv_layer(int32_t kv_heads, int32_t head_dim, int32_t slots, const Array& out,
+                 int32_t window = 0) {
+  KvLayer kv{0, 0, kv_heads, head_dim, slots, dtype_of(out), window};
   kv.value_offset = kv_key_bytes(kv);
   return kv;
+}
+
+// `count` floats, or null for None.
+const float* optional_floats(const std::optional<Array>& array, int32_t count) {
+  if (!array) return nullptr;
+  if (dtype_of(*array) != DType::f32 || array->size() != static_cast<size_t>(count))
+    fail_argument("expected ", count, " values of float32");
+  return reinterpret_cast<const float*>(data_of(*array));
 }
 
 Epilogue epilogue_of(const std::string& name) {
@@ -242,24 +253,27 @@ void rms_norm(OpRunner& runner, const Step& step, const Array& x, const Array& g
 }
 
 void linear(OpRunner& runner, const Step& step, const Array& x, const Array& weight, int32_t rows,
-            int32_t cols, const std::string& epilogue, const Array& out) {
+            int32_t cols, const std::string& epilogue, const Array& out,
+            const std::optional<Array>& bias) {
   runner.run(&Backend::linear,
              LinearArgs{step.rows(), rows_view(x), weight_of(weight, rows, cols, "panels16"),
-                        epilogue_of(epilogue), rows_view(out)});
+                        optional_floats(bias, rows), epilogue_of(epilogue), rows_view(out)});
 }
 
 void rope_kv(OpRunner& runner, const Step& step, const Array& qkv, const Array& angles,
-             int32_t heads, int32_t kv_heads, int32_t head_dim, int32_t slots, const Array& q) {
+             int32_t heads, int32_t kv_heads, int32_t head_dim, int32_t slots, const Array& q,
+             const std::optional<Array>& q_gain, const std::optional<Array>& k_gain, float eps) {
   runner.run(&Backend::rope_kv,
              RopeKvArgs{step.rows(), rows_view(qkv), rows_view(angles), rows_view(q),
-                        kv_layer(kv_heads, head_dim, slots, q), heads});
+                        kv_layer(kv_heads, head_dim, slots, q), heads,
+                        optional_floats(q_gain, head_dim), optional_floats(k_gain, head_dim), eps});
 }
 
 void attention(OpRunner& runner, const Step& step, const Array& q, int32_t heads, int32_t kv_heads,
-               int32_t head_dim, int32_t slots, float scale, const Array& out) {
-  runner.run(&Backend::attention,
-             AttentionArgs{step.rows(), rows_view(q), kv_layer(kv_heads, head_dim, slots, out),
-                           heads, scale, rows_view(out)});
+               int32_t head_dim, int32_t slots, float scale, const Array& out, int32_t window) {
+  runner.run(&Backend::attention, AttentionArgs{step.rows(), rows_view(q),
+                                                kv_layer(kv_heads, head_dim, slots, out, window),
+                                                heads, scale, rows_view(out)});
 }
 
 void feed_prompt(OpRunner& runner, SequenceState& sequence, int32_t begin, int32_t count) {
@@ -325,11 +339,12 @@ void init_ops(nb::module_& module) {
       .def("rope_angles", &rope_angles, "step"_a, "inv_freq"_a, "scaling"_a, "out"_a)
       .def("rms_norm", &rms_norm, "step"_a, "x"_a, "gain"_a, "eps"_a, "out"_a)
       .def("linear", &linear, "step"_a, "x"_a, "weight"_a, "rows"_a, "cols"_a, "epilogue"_a,
-           "out"_a)
+           "out"_a, "bias"_a = nb::none())
       .def("rope_kv", &rope_kv, "step"_a, "qkv"_a, "angles"_a, "heads"_a, "kv_heads"_a,
-           "head_dim"_a, "slots"_a, "q"_a)
+           "head_dim"_a, "slots"_a, "q"_a, "q_gain"_a = nb::none(), "k_gain"_a = nb::none(),
+           "eps"_a = 0.0f)
       .def("attention", &attention, "step"_a, "q"_a, "heads"_a, "kv_heads"_a, "head_dim"_a,
-           "slots"_a, "scale"_a, "out"_a)
+           "slots"_a, "scale"_a, "out"_a, "window"_a = 0)
       .def("feed_prompt", &feed_prompt, "sequence"_a, "begin"_a, "count"_a)
       .def("begin_draft", &begin_draft, "sequence"_a, "capacity"_a, "bonus_rows"_a, "window"_a,
            "catch_up_rows"_a)

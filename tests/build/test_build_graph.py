@@ -1,6 +1,7 @@
 """Passes and buffers: what a fused Llama is made of, and that live values never share memory."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ CONFIG = ModelConfig(
 )
 
 
-def fused(config=CONFIG, dtype=DType.BF16):
-    return fuse(GRAPHS["llama"](config, dtype))
+def fused(config=CONFIG, dtype=DType.BF16, kind="llama"):
+    return fuse(GRAPHS[kind](config, dtype))
 
 
 def test_fused_ops():
@@ -50,6 +51,45 @@ def test_fused_weights():
     assert shapes["layers.1.down"] == (50, 77)
     assert shapes["embed"] == (300, 50)
     assert shapes["inv_freq"] == (1, 5)
+
+
+def integers_of(kind, op):
+    plan = lower(fused(kind=kind), CONFIG, DType.BF16, "cpu").plan
+    return plan, next(each.integers for each in plan.ops if each.kind == op)
+
+
+def test_biases_are_one_row():
+    [bias] = {op.vectors for op in fused(kind="qwen2").ops if op.out.name == "layers.1.qkv"}.pop()
+    assert (bias.name, bias.rows, bias.cols) == ("layers.1.qkv_bias", 1, 100)
+    assert [part.name[-6:] for part in bias.parts] == ["q_bias", "k_bias", "v_bias"]
+    plan, (epilogue, number, *rest) = integers_of("qwen2", "linear")
+    assert (epilogue, rest) == (0, [0, 0])
+    assert (plan.tensors[number - 1].cols, plan.tensors[number - 1].dtype) == (100, DType.F32)
+    assert integers_of("llama", "linear")[1] == (0, 0, 0, 0)
+
+
+def test_gains_of_heads():
+    plan, (heads, *gains, unused) = integers_of("qwen3", "rope_kv")
+    assert (heads, unused, len({*gains})) == (6, 0, 2)
+    assert {plan.tensors[gain - 1].cols for gain in gains} == {10}
+    assert {op.reals[0] for op in plan.ops if op.kind == "rope_kv"} == {1e-5}
+    assert integers_of("llama", "rope_kv")[1] == (6, 0, 0, 0)
+
+
+def test_windows_are_of_caches():
+    config = replace(CONFIG, windows=(0, 7, 9))
+    for kind in GRAPHS:
+        plan = lower(fused(config, kind=kind), config, DType.BF16, "cpu").plan
+        assert [cache.window for cache in plan.caches] == [0, 7, 9]
+
+
+def test_biased_gate_and_up_stay_apart():
+    ops = fused(kind="qwen2").ops
+    h, gate, up, out = (Value(name, 16, DType.F32) for name in ("h", "gate", "up", "out"))
+    linear = next(op for op in ops if op.vectors)
+    made = [replace(linear, inputs=(h,), out=value) for value in (gate, up)]
+    graph = Graph((Op(Kind.EMBED, (), h), *made, Op(Kind.SWIGLU, (gate, up), out)), ())
+    assert fuse(graph) == graph
 
 
 def test_residual_is_one_value():

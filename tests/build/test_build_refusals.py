@@ -33,7 +33,8 @@ def refused(model, *words, **options):
 
 
 CONFIGS = [
-    ({"model_type": "qwen2"}, "model_type 'qwen2'"),
+    ({"model_type": "gemma2"}, "model_type 'gemma2'"),
+    ({"model_type": "qwen2"}, "architectures ['LlamaForCausalLM']"),
     ({"model_type": None}, "model_type None"),
     ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
     ({"attention_bias": True}, "attention_bias"),
@@ -42,6 +43,10 @@ CONFIGS = [
     ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
     ({"sliding_window": 4096}, "sliding_window = 4096"),
     ({"layer_types": ["sliding_attention"]}, "sliding_attention"),
+    ({"layer_types": [["full_attention"]]}, "layer_types"),
+    ({"layer_types": ["full_attention"] * 2}, "2 layer_types for 1 layers"),
+    ({"use_sliding_window": True}, "use_sliding_window = True"),
+    ({"max_window_layers": 1}, "max_window_layers"),
     ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ({"pretraining_tp": 2}, "pretraining_tp = 2"),
     ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
@@ -77,6 +82,72 @@ def test_config_is_refused_by_name(model, changes, words):
     refused(model, "config.json", words)
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+RELATIVES = [
+    ("mistral", {"sliding_window": 0}, "sliding_window = 0"),
+    ("mistral", {"sliding_window": True}, "sliding_window = True"),
+    ("mistral", {"sliding_window": 1 << 31}, "sliding_window = 2147483648"),
+    ("mistral", {"use_sliding_window": True}, "use_sliding_window"),
+    ("mistral", {"layer_types": ["full_attention"] * 3}, "layer_types differ"),
+    ("mistral", {"attention_bias": True}, "attention_bias"),
+    ("mistral", {"rope_parameters": YARN}, "rope type 'yarn'"),
+    ("qwen2", {"use_sliding_window": "yes"}, "use_sliding_window"),
+    ("qwen2", {"sliding_window": -1}, "sliding_window = -1"),
+    ("qwen2", {"max_window_layers": -1}, "max_window_layers = -1"),
+    ("qwen2", {"layer_types": ["full_attention"] * 2}, "2 layer_types for 3 layers"),
+    ("qwen2", {"layer_types": ["chunked_attention"] * 3}, "chunked_attention"),
+    ("qwen2", {"use_sliding_window": False, "layer_types": ["sliding_attention"] * 3}, "sliding"),
+    ("qwen2", {"use_mrope": True}, "use_mrope"),
+    ("qwen2", {"rope_parameters": YARN}, "rope type 'yarn'"),
+    ("qwen2", {"dual_chunk_attention_config": {"a": 1}}, "dual_chunk_attention_config"),
+    ("qwen3", {"attention_bias": True}, "attention_bias"),
+    ("qwen3", {"rope_parameters": YARN}, "rope type 'yarn'"),
+    ("qwen3", {"num_experts": 8}, "num_experts"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "words"), RELATIVES)
+def test_config_of_a_relative_is_refused_by_name(tmp_path, kind, changes, words):
+    model = write_tiny_llama(tmp_path / "model", TinyLlama(architecture=kind, window=20))
+    edit_json(model / "config.json", **changes)
+    refused(model, "config.json", words)
+
+
+def windows_of(model, **changes):
+    edit_json(model / "config.json", **changes)
+    return read_config(model, None).windows
+
+
+def test_windows_of_layers(tmp_path):
+    mistral = write_tiny_llama(tmp_path / "m", TinyLlama(architecture="mistral", window=20))
+    assert windows_of(mistral) == (20, 20, 20)
+    assert windows_of(mistral, layer_types=["sliding_attention"] * 3) == (20, 20, 20)
+    assert windows_of(mistral, layer_types=None, sliding_window=None) == ()
+    qwen = TinyLlama(architecture="qwen2", window=20, full_layers=1)
+    folder = write_tiny_llama(tmp_path / "q", qwen)
+    assert windows_of(folder) == (0, 20, 20)
+    kinds = ["sliding_attention", "full_attention", "full_attention"]
+    assert windows_of(folder, layer_types=kinds) == (20, 0, 0)
+    assert windows_of(folder, layer_types=None, use_sliding_window=False) == ()
+    assert windows_of(folder, use_sliding_window=True, max_window_layers=0) == (20, 20, 20)
+    assert windows_of(folder, max_window_layers=28) == ()
+
+
+def test_absent_keys_mean_what_transformers_takes(tmp_path):
+    """Null is a value, an absent key is not."""
+    for kind, heads in (("mistral", 8), ("qwen2", 32), ("qwen3", 32)):
+        folder = write_tiny_llama(tmp_path / kind, TinyLlama(architecture=kind, heads=32))
+        path = folder / "config.json"
+        raw = json.loads(path.read_text())
+        for key in ("num_key_value_heads", "sliding_window", "head_dim"):
+            del raw[key]
+        path.write_text(json.dumps({**raw, "hidden_size": 64}))
+        config = read_config(folder, None)
+        assert config.kv_heads == heads
+        assert config.head_dim == (128 if kind == "qwen3" else 2)
+        assert config.windows == ((4096,) * 3 if kind == "mistral" else ())
+
+
 def test_eos_of_the_generation_config_is_checked(model):
     edit_json(model / "generation_config.json", eos_token_id=[3, 277])
     refused(model, "generation_config.json", "eos_token_id 277")
@@ -92,10 +163,13 @@ def test_bad_json_is_refused(model, text):
     refused(model, "config.json")
 
 
-def test_config_with_strange_values_never_fails_otherwise(model):
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
+def test_config_with_strange_values_never_fails_otherwise(tmp_path, kind):
+    tiny = TinyLlama(layers=1, architecture=kind, window=None if kind == "llama" else 9)
+    model = write_tiny_llama(tmp_path / "model", tiny)
     good = json.loads((model / "config.json").read_text())
     strange = [None, "x", -1, 0, 1.5, 10**30, 1e308, [], [1], {}, {"a": 1}, True, False]
-    for key in good:
+    for key in {**good, "layer_types": None}:
         for value in strange:
             (model / "config.json").write_text(json.dumps({**good, key: value}))
             try:

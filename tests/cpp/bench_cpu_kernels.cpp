@@ -157,7 +157,7 @@ class Bench {
   }
 
   void linear(const RowsView& x, const Weight& w, Epilogue epilogue, const RowsView& out) {
-    backend_->linear(*stream_, {step_rows(), x, w, epilogue, out});
+    backend_->linear(*stream_, {step_rows(), x, w, nullptr, epilogue, out});
   }
   void norm(const RowsView& x, const RowsView& out) {
     backend_->rms_norm(*stream_, {step_rows(), x, gain_.data(), 1e-5f, out});

@@ -60,11 +60,11 @@ int32_t EngineImage::add_buffer(DType dtype, int32_t cols) {
   return static_cast<int32_t>(buffers.size()) - 1;
 }
 
-int32_t EngineImage::add_kv(DType dtype, int32_t kv_heads, int32_t head_dim) {
+int32_t EngineImage::add_kv(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t window) {
   kv.push_back({.kv_heads = kv_heads,
                 .head_dim = head_dim,
                 .dtype = static_cast<uint32_t>(dtype),
-                .reserved = 0});
+                .window = window});
   return static_cast<int32_t>(kv.size()) - 1;
 }
 

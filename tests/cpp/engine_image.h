@@ -25,7 +25,7 @@ struct EngineImage {
   int32_t add_tensor(DType dtype, Layout layout, int32_t rows, int32_t cols,
                      std::vector<std::byte> data);
   int32_t add_buffer(DType dtype, int32_t cols);  // shares its bytes with no other buffer
-  int32_t add_kv(DType dtype, int32_t kv_heads, int32_t head_dim);
+  int32_t add_kv(DType dtype, int32_t kv_heads, int32_t head_dim, int32_t window);
   format::OpRecord& add_op(format::OpKind kind, int32_t out);
 
   // The file: counts, offsets, sizes and the checksum are filled in.

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <limits>
 
 #include "base/error.h"
 #include "tiny_engine.h"
@@ -194,9 +195,10 @@ TEST_CASE("buffers and KV layers out of bounds are refused") {
   CHECK_SAYS(table_refusal([](auto& e) { e.kv[0].head_dim = 514; }), "2 heads of 514");
   CHECK_SAYS(table_refusal([](auto& e) { e.kv[0].kv_heads = 1 << 20; }), "heads of 8");
   CHECK_SAYS(table_refusal([](auto& e) { e.kv[0].dtype = 3; }), "kv layer 0: unknown dtype 3");
+  CHECK_SAYS(table_refusal([](auto& e) { e.kv[1].window = -1; }), "a window of -1 positions");
   CHECK_SAYS(table_refusal([](auto& e) {
                e.header.context = format::kMaxContext;
-               e.kv.assign(8, {.kv_heads = 1 << 19, .head_dim = 2, .dtype = 0, .reserved = 0});
+               e.kv.assign(8, {.kv_heads = 1 << 19, .head_dim = 2, .dtype = 0, .window = 0});
              }),
              "a KV cache of");
 }
@@ -229,7 +231,8 @@ TEST_CASE("ops whose shapes do not fit together are refused") {
   CHECK_SAYS(op_refusal(3, [](auto& op) { op.out = 0; }), "linear: out must have 64 columns");
   CHECK_SAYS(op_refusal(3, [](auto& op) { op.integer[0] = 3; }), "linear: unknown epilogue 3");
   CHECK_SAYS(op_refusal(3, [](auto& op) { op.integer[0] = -1; }), "linear: unknown epilogue -1");
-  CHECK_SAYS(op_refusal(3, [](auto& op) { op.tensor = 1; }), "linear: the weight is not packed");
+  CHECK_SAYS(op_refusal(3, [](auto& op) { op.tensor = 1, op.integer[1] = 0; }),
+             "linear: the weight is not packed");
   CHECK_SAYS(op_refusal(8, [](auto& op) { op.integer[0] = 0; }), "linear: out must have 64");
   CHECK_SAYS(op_refusal(6, [](auto& op) { op.integer[0] = 2; }), "swiglu needs whole panel pairs");
   for (const size_t index : {4, 5}) {
@@ -240,6 +243,23 @@ TEST_CASE("ops whose shapes do not fit together are refused") {
     CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = -2; }), "-2 query heads");
     CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 8; }), "columns, not");
     CHECK_SAYS(op_refusal(index, [](auto& op) { op.integer[0] = 2147483646; }), "columns, not");
+  }
+}
+
+TEST_CASE("biases and gains that do not exist or do not fit are refused") {
+  for (const size_t index : {3, 4}) {
+    const std::string cols = index == 3 ? "64" : "8";
+    for (const int field : index == 3 ? std::vector{1} : std::vector{1, 2}) {
+      const auto says = [&](int32_t number) {
+        return op_refusal(index, [&](auto& op) { op.integer[field] = number; });
+      };
+      CHECK_EQ(says(0), "(accepted)");
+      CHECK_SAYS(says(-1), "bias or gain -1 of");
+      CHECK_SAYS(says(std::numeric_limits<int32_t>::min()), "bias or gain -2147483648 of");
+      CHECK_SAYS(says(99), "bias or gain 99 of");
+      CHECK_SAYS(says(1), "tensor 0 must be one f32 row of " + cols);  // the embedding
+      CHECK_SAYS(says(2), "tensor 1 must be one f32 row of " + cols);  // four frequencies
+    }
   }
 }
 

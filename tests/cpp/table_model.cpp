@@ -38,7 +38,7 @@ EngineImage table_engine(const TableParams& params, int32_t context) {
   const int32_t q = image.add_buffer(DType::f32, kHeadDim);
   const int32_t hash = image.add_buffer(DType::f32, kHeadDim);
   const int32_t logits = image.add_buffer(DType::f32, params.vocab);
-  const int32_t kv = image.add_kv(DType::f32, 1, kHeadDim);
+  const int32_t kv = image.add_kv(DType::f32, 1, kHeadDim, 0);
   std::vector<std::byte> words(sizeof(TableParams));
   std::memcpy(words.data(), &params, sizeof(params));
   const int32_t table =

@@ -9,7 +9,7 @@ namespace {
 
 using format::OpKind;
 
-constexpr int32_t kVocab = 40, kContext = 96;
+constexpr int32_t kVocab = 40, kContext = 96, kWindow = 13;
 constexpr int32_t kDim = 24, kHeads = 4, kKvHeads = 2, kHeadDim = 8, kFfn = 32;
 
 struct Writer {
@@ -47,19 +47,25 @@ struct Writer {
     op(OpKind::rms_norm, in, out, vector(kDim, 1.0f, 1.0f)).real[0] = 1e-5f;
   }
 
-  void linear(int32_t in, int32_t out, int32_t rows, int32_t cols, Epilogue epilogue) {
-    op(OpKind::linear, in, out, matrix(Layout::panels16, rows, cols)).integer[0] =
-        static_cast<int32_t>(epilogue);
+  format::OpRecord& linear(int32_t in, int32_t out, int32_t rows, int32_t cols, Epilogue epilogue) {
+    format::OpRecord& record = op(OpKind::linear, in, out, matrix(Layout::panels16, rows, cols));
+    record.integer[0] = static_cast<int32_t>(epilogue);
+    return record;
   }
 
-  void layer() {
-    const int32_t kv = image.add_kv(dtype, kKvHeads, kHeadDim);
+  // With a bias, norms of heads and, unless it is 0, a window.
+  void layer(int32_t window) {
+    const int32_t kv = image.add_kv(dtype, kKvHeads, kHeadDim, window);
+    const int32_t rows = (kHeads + 2 * kKvHeads) * kHeadDim;
     norm(x, xn);
-    linear(xn, qkv, (kHeads + 2 * kKvHeads) * kHeadDim, kDim, Epilogue::store);
+    linear(xn, qkv, rows, kDim, Epilogue::store).integer[1] = vector(rows, 0.3f, -0.9f) + 1;
     format::OpRecord& rope = op(OpKind::rope_kv, qkv, q, format::kNone);
     rope.in[1] = angles;
     rope.kv = kv;
     rope.integer[0] = kHeads;
+    rope.integer[1] = vector(kHeadDim, 1.0f, 1.1f) + 1;
+    rope.integer[2] = vector(kHeadDim, 1.0f, 0.9f) + 1;
+    rope.real[0] = 1e-5f;
     format::OpRecord& attention = op(OpKind::attention, q, mixed, format::kNone);
     attention.kv = kv;
     attention.integer[0] = kHeads;
@@ -114,8 +120,8 @@ EngineImage tiny_engine(DType dtype, uint64_t seed) {
       .op(OpKind::rope_angles, format::kNone, writer.angles,
           writer.vector(kHeadDim / 2, 1.0f, 0.1f))
       .real[0] = 1.0f;
-  writer.layer();
-  writer.layer();
+  writer.layer(0);
+  writer.layer(kWindow);
   image.header.head_begin = static_cast<int32_t>(image.ops.size());
   writer.norm(writer.x, writer.xn);
   writer.linear(writer.xn, writer.logits, kVocab, kDim, Epilogue::store);

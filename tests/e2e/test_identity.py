@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import specrt
+from reference.tiny_llama import TinyLlama, write_tiny_llama
 from specrt import LLM, SamplingParams
 
 TOKENS = 40
@@ -99,3 +100,33 @@ def test_the_same_bundle_serves_as_its_own_drafter(
         assert speculation is not None
         assert speculation.draft_acceptance_rate == 1.0
         assert speculation.mean_acceptance_length == 5.0
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("kind", ["mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_methods_agree_with_a_window(
+    temperature: float, kind: str, dtype: str, tmp_path: Path
+) -> None:
+    """The drafter is the target without the window: right for some of the tokens."""
+    target, draft = (
+        write_tiny_llama(tmp_path / name, TinyLlama(architecture=kind, window=window))
+        for name, window in (("target", 23), ("draft", None))
+    )
+    bundle = specrt.build(
+        target, draft=draft, out=tmp_path / "bundle", dtype=dtype, progress=False, tune=False
+    )
+    plain = LLM(bundle, method="autoregressive", threads=1)
+    params = SamplingParams(temperature=temperature, max_tokens=90, ignore_eos=True, seed=5)
+    prompt = "A window slides over the text"
+    [expected] = plain.generate(prompt, params)
+    drafted = accepted = 0
+    for draft_tokens in (1, 4, 20):
+        llm = LLM(bundle, method="speculative", num_speculative_tokens=draft_tokens, threads=2)
+        [out] = llm.generate(prompt, params)
+        assert out.token_ids == expected.token_ids
+        speculation = out.metrics.speculative_decoding
+        assert speculation is not None
+        drafted += speculation.num_draft_tokens
+        accepted += speculation.num_accepted_draft_tokens
+    assert 0 < accepted < drafted

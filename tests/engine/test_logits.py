@@ -23,7 +23,22 @@ ODD_MODELS = {
     "old config": TinyLlama(config_form=ConfigForm.TRANSFORMERS_4, rope_theta=5000.0, seed=7),
     "sharded": TinyLlama(shards=3, seed=8),
     "one wide layer": TinyLlama(layers=1, hidden=132, head_dim=64, heads=4, kv_heads=2, seed=9),
+    "mistral": TinyLlama(architecture="mistral", window=21, head=Head.UNTIED, seed=10),
+    "mistral, narrow": TinyLlama(architecture="mistral", window=1, head_dim=18, seed=11),
+    "mistral, no window": TinyLlama(architecture="mistral", seed=12),
+    "mistral, old config": TinyLlama(
+        architecture="mistral", window=33, config_form=ConfigForm.TRANSFORMERS_4, seed=13
+    ),
+    "qwen2": TinyLlama(
+        architecture="qwen2", hidden=35, ffn=51, vocab=301, heads=7, kv_heads=1, head_dim=6, seed=14
+    ),
+    "qwen2, window": TinyLlama(architecture="qwen2", window=16, full_layers=1, seed=15),
+    "qwen3": TinyLlama(architecture="qwen3", head_dim=26, rope_theta=1e6, seed=16),
+    "qwen3, window": TinyLlama(
+        architecture="qwen3", heads=3, kv_heads=3, window=30, full_layers=2, seed=17
+    ),
 }
+RELATIVES = ["mistral", "qwen2", "qwen2, window", "qwen3", "qwen3, window"]
 
 
 def expected_logits(folder: Path, tokens: list[int]) -> np.ndarray:
@@ -51,12 +66,13 @@ def test_f32_equals_transformers(name: str, isa: str, tmp_path: Path) -> None:
     assert np.abs(actual - expected).max() < 1e-4 * np.ptp(expected)
 
 
-@pytest.mark.parametrize("name", ["default", "odd sizes", "llama3 scaling"])
+@pytest.mark.parametrize("name", ["default", "odd sizes", "llama3 scaling", *RELATIVES])
 @pytest.mark.parametrize("isa", _core.cpu_isas())
 def test_bf16_is_close_to_transformers_in_f32(name: str, isa: str, tmp_path: Path) -> None:
     """Activations are rounded to bf16 before each matmul: 8 bits of mantissa, a few layers deep.
 
-    Tolerance: 3 % of the logit range at worst, 0.5 % on average.
+    Tolerance: 4 % of the logit range at worst, 0.5 % on average; plain Llama of 8 random seeds has
+    up to 3.0 % and 0.3 %, with a window up to 3.5 %.
     """
     model = ODD_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
@@ -65,7 +81,7 @@ def test_bf16_is_close_to_transformers_in_f32(name: str, isa: str, tmp_path: Pat
     actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
     expected = expected_logits(folder, tokens)
     error = np.abs(actual - expected) / np.ptp(expected)
-    assert error.max() < 3e-2
+    assert error.max() < 4e-2
     assert error.mean() < 5e-3
 
 
@@ -89,11 +105,14 @@ def test_demo_models_equal_transformers(
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("isa", _core.cpu_isas())
-def test_logits_do_not_depend_on_rows_or_threads(dtype: str, isa: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["odd sizes", "mistral", "qwen2, window", "qwen3, window"])
+def test_logits_do_not_depend_on_rows_or_threads(
+    name: str, isa: str, dtype: str, tmp_path: Path
+) -> None:
     """Row invariance of a whole step, bit for bit."""
-    folder = write_tiny_llama(tmp_path / "model", ODD_MODELS["odd sizes"])
+    folder = write_tiny_llama(tmp_path / "model", ODD_MODELS[name])
     bundle = build(folder, out=tmp_path / "bundle", dtype=dtype, progress=False, tune=False)
-    tokens = random_tokens(150, 301)
+    tokens = random_tokens(150, ODD_MODELS[name].vocab)
     expected = specrt.LLM(bundle, threads=1, isa=isa).core.logits(TARGET, tokens, rows=1)
     for threads in (1, 2, 3):
         llm = specrt.LLM(bundle, threads=threads, isa=isa)

@@ -25,20 +25,20 @@ class Case:
         self.cache = Cache(kv, e, self.slots, dtype)
         self.cache.fill(range(base + n), self.k, self.v)
 
-    def run(self, runner: ops.Runner, step: ops.Step, rows: int) -> np.ndarray:
+    def run(self, runner: ops.Runner, step: ops.Step, rows: int, window: int = 0) -> np.ndarray:
         """Attention output (rows, h, e) as stored; queries of missing rows are NaN."""
         q = empty_rows(rows, self.heads * self.e, self.dtype)
         q[: self.n] = stored(self.q, self.dtype).reshape(self.n, -1)
         out = empty_rows(rows, self.heads * self.e, self.dtype)
         scale = 1 / np.sqrt(self.e)
-        runner.attention(step, q, self.heads, self.kv, self.e, self.slots, scale, out)
+        runner.attention(step, q, self.heads, self.kv, self.e, self.slots, scale, out, window)
         return out.reshape(rows, self.heads, self.e)
 
-    def expected(self, sees: list[int]) -> np.ndarray:
+    def expected(self, sees: list[int], window: int = 0) -> np.ndarray:
         """The reference on the stored inputs."""
         q, k, v = (values(stored(x, self.dtype), self.dtype) for x in (self.q, self.k, self.v))
         b = self.base
-        return attention_rows(q, k[:b], v[:b], k[b:], v[b:], sees)
+        return attention_rows(q, k[:b], v[:b], k[b:], v[b:], sees, window)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -133,3 +133,76 @@ def test_refuses_slots_beyond_the_cache(runner: ops.Runner) -> None:
     step = ops.Step(2)
     step.add(20, 2, kv=case.cache.bytes)
     assert np.isfinite(case.run(runner, step, 2)).all()
+
+
+def poison(case: Case, positions: range) -> None:
+    """Keys and values of `positions` become NaN."""
+    nan = np.full((len(positions), case.kv, case.e), np.nan)
+    case.cache.fill(positions, nan, nan)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "kv", "e"), [(12, 4, 64), (8, 1, 24), (5, 5, 80)])
+@pytest.mark.parametrize(("n", "base"), [(1, 0), (1, 47), (3, 30), (8, 100), (64, 7), (64, 0)])
+@pytest.mark.parametrize("window", [1, 2, 15, 16, 17, 40, 1000])
+def test_window(
+    runner: ops.Runner, window: int, n: int, base: int, heads: int, kv: int, e: int, dtype: str
+) -> None:
+    """Row i sees the last `window` positions; what lies before all windows may be NaN."""
+    case = Case(n, base, heads, kv, e, dtype)
+    expected = case.expected([(2 << i) - 1 for i in range(n)], window)
+    poison(case, range(max(0, base + 1 - window)))
+    step = ops.Step(n)
+    step.add(base, n, kv=case.cache.bytes)
+    assert_close(values(case.run(runner, step, n, window), dtype), expected, "attention", dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", [1, 2, 3, 9, 20])
+def test_window_of_a_row_is_its_own(runner: ops.Runner, window: int, dtype: str) -> None:
+    """NaN that rows before it have in their window does not reach a row, bit for bit."""
+    n, base = 40, 21
+    clean, case = Case(n, base, 6, 2, 64, dtype), Case(n, base, 6, 2, 64, dtype)
+    until = base + n // 2
+    poison(case, range(until))
+    outs = []
+    for each in (clean, case):
+        step = ops.Step(n)
+        step.add(base, n, kv=each.cache.bytes)
+        outs.append(bits(each.run(runner, step, n, window)))
+    first = until + window - 1 - base  # the first row whose window holds no NaN
+    np.testing.assert_array_equal(outs[1][first:], outs[0][first:])
+    assert np.isnan(values(case.run(runner, step, n, window)[:first], dtype)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("base", [0, 3, 14, 33])
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 7, 17, 100])
+def test_tree_with_a_window_equals_chain(
+    runner: ops.Runner, window: int, base: int, dtype: str
+) -> None:
+    """The window counts the positions of a row's own path."""
+    tree = Case(len(TREE), base, 6, 2, 64, dtype)
+    step = ops.Step(len(TREE))
+    step.add(base, len(TREE), kv=tree.cache.bytes, sees=TREE)
+    out = tree.run(runner, step, len(TREE), window)
+    assert_close(values(out, dtype), tree.expected(TREE, window), "attention", dtype)
+    for row, mask in enumerate(TREE):
+        path = [j for j in range(len(TREE)) if mask >> j & 1]
+        chain = Case(len(path), base, 6, 2, 64, dtype)
+        chain.q = tree.q[path]
+        picked = [*range(base), *(base + j for j in path)]
+        chain.cache.fill(range(base + len(path)), tree.k[picked], tree.v[picked])
+        chain_step = ops.Step(len(path))
+        chain_step.add(base, len(path), kv=chain.cache.bytes)
+        last = chain.run(runner, chain_step, len(path), window)[-1]
+        np.testing.assert_array_equal(bits(out[row]), bits(last))
+
+
+def test_refuses_a_negative_window(runner: ops.Runner) -> None:
+    """Zero is no window."""
+    case = Case(1, 4, 2, 1, 16, "f32")
+    step = ops.Step(1)
+    step.add(4, 1, kv=case.cache.bytes)
+    with pytest.raises(RuntimeError, match="attention: a window of -1"):
+        case.run(runner, step, 1, -1)

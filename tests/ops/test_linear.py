@@ -62,6 +62,24 @@ def test_add(runner: ops.Runner, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("m", "k"), SHAPES)
+@pytest.mark.parametrize("n", [1, 5])
+def test_bias(runner: ops.Runner, n: int, m: int, k: int, dtype: str) -> None:
+    """The bias is added in f32 to the sum, before the epilogue; m need not fill its last panel."""
+    x, weight, expected = case(n, m, k, dtype)
+    packed, x = pack_panels(weight, dtype), padded_rows(x, dtype)
+    bias = np.random.default_rng(2).standard_normal(m).astype(np.float32)
+    plain, out = empty_rows(n, m, "f32"), empty_rows(n, m, "f32")
+    runner.linear(step_of(n), x, packed, m, k, "store", plain)
+    runner.linear(step_of(n), x, packed, m, k, "store", out, bias)
+    np.testing.assert_array_equal(bits(out), bits(plain + bias))
+    assert_close(out, expected + bias, "linear", dtype)
+    added = padded_rows(np.ones((n, m)), "f32")
+    runner.linear(step_of(n), x, packed, m, k, "add", added, bias)
+    np.testing.assert_array_equal(bits(added), bits(out + np.float32(1)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("f", [16, 40, 129])
 @pytest.mark.parametrize("n", [1, 4, 7, 16])
 def test_swiglu(runner: ops.Runner, n: int, f: int, dtype: str) -> None:

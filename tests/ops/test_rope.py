@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from op_arrays import DTYPES, Cache, bits, empty_rows, values
-from reference.ops import inverse_frequencies, rope
+from reference.ops import inverse_frequencies, rms_norm, rope
 from reference.tolerances import assert_close
 from specrt._core import ops
 
@@ -67,3 +67,36 @@ def test_rope_kv(runner: ops.Runner, base: int, heads: int, kv: int, e: int, dty
     others = np.delete(np.arange(slots), positions)
     for now, before in zip((cache.keys(), cache.values()), untouched, strict=True):
         np.testing.assert_array_equal(bits(now)[:, others], before[:, others])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "kv", "e"), HEADS)
+@pytest.mark.parametrize("normed", ["q", "k", "qk"])
+def test_norm_of_heads(
+    runner: ops.Runner, normed: str, heads: int, kv: int, e: int, dtype: str
+) -> None:
+    """With gains, heads of queries or keys are normalised before they are rotated; values never."""
+    n, base, slots, eps = 3, 5, 16, 1e-3
+    rng = np.random.default_rng(e)
+    x = (rng.standard_normal((n, heads + 2 * kv, e)) * 3).astype(np.float32)
+    gains = {name: 1 + 0.2 * rng.standard_normal(e).astype(np.float32) for name in normed}
+    cache = Cache(kv, e, slots, dtype)
+    step = ops.Step(n)
+    step.add(base, n, kv=cache.bytes)
+    qkv, q = empty_rows(n, (heads + 2 * kv) * e, "f32"), empty_rows(n, heads * e, dtype)
+    qkv[:] = x.reshape(n, -1)
+    angles = angles_of(runner, step, n, e)
+    given = {f"{name}_gain": gain for name, gain in gains.items()}
+    runner.rope_kv(step, qkv, angles, heads, kv, e, slots, q, eps=eps, **given)
+
+    wide, inverse = x.astype(np.float64), inverse_frequencies(e, 1e4)
+    parts = {"q": wide[:, :heads], "k": wide[:, heads : heads + kv]}
+    for name, gain in gains.items():
+        parts[name] = rms_norm(parts[name], gain.astype(np.float64), eps)
+    positions = list(range(base, base + n))
+    queries = values(q, dtype).reshape(n, heads, e)
+    keys = values(cache.keys()[:, positions], dtype).transpose(1, 0, 2)
+    for actual, name in ((queries, "q"), (keys, "k")):
+        assert_close(actual, rope(parts[name], positions, inverse), "rope", dtype)
+    stored_values = values(cache.values()[:, positions], dtype).transpose(1, 0, 2)
+    assert_close(stored_values, wide[:, heads + kv :], "rope", dtype)

@@ -45,6 +45,7 @@ def one_segment(rows: int) -> ops.Step:
 def test_linear(runner_of: RunnerOf, isa: str, m: int, k: int, epilogue: str, dtype: str) -> None:
     """All tiles, and the last odd column next to garbage."""
     rng = np.random.default_rng(k)
+    bias = rng.standard_normal(m).astype(np.float32)
     weight = pack_panels(rng.standard_normal((m, k)), dtype)
     row = stored(rng.standard_normal(k), dtype)
     cols, kind = (m // 2, dtype) if epilogue == "swiglu" else (m, "f32")
@@ -53,7 +54,7 @@ def test_linear(runner_of: RunnerOf, isa: str, m: int, k: int, epilogue: str, dt
         out = empty_rows(rows, cols, kind)
         out[at] = 0 if kind == "bf16" else 0.5
         x = alone(rows, at, row, dtype)
-        runner.linear(one_segment(rows), x, weight, m, k, epilogue, out)
+        runner.linear(one_segment(rows), x, weight, m, k, epilogue, out, bias)
         return bits(out[at])
 
     expected = result(runner_of(isa, 1), 1, 0)
@@ -83,7 +84,8 @@ class AttentionCase:
 
     heads, kv, e, length, slots = 6, 2, 32, 75, 160
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, window: int = 0) -> None:
+        self.window = window
         rng = np.random.default_rng(4)
         self.dtype = dtype
         self.cache = Cache(self.kv, self.e, self.slots, dtype)
@@ -96,7 +98,8 @@ class AttentionCase:
         """Attention of the row at place `at`; other rows' queries are NaN."""
         out = empty_rows(rows, self.heads * self.e, self.dtype)
         q = alone(rows, at, self.query, self.dtype)
-        runner.attention(step, q, self.heads, self.kv, self.e, self.slots, 0.2, out)
+        shape = self.heads, self.kv, self.e, self.slots
+        runner.attention(step, q, *shape, 0.2, out, self.window)
         return bits(out[at])
 
     def chain(self, runner: ops.Runner, rows: int, at: int) -> np.ndarray:
@@ -107,9 +110,10 @@ class AttentionCase:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_attention(runner_of: RunnerOf, isa: str, dtype: str) -> None:
+@pytest.mark.parametrize("window", [0, 1, 5, 30])
+def test_attention(runner_of: RunnerOf, isa: str, window: int, dtype: str) -> None:
     """The prefix may be cached or rows of the same step; slots behind the row hold NaN."""
-    case = AttentionCase(dtype)
+    case = AttentionCase(dtype, window)
     expected = case.chain(runner_of(isa, 1), 1, 0)
     for runner, rows, at in runs(runner_of, isa):
         result = case.chain(runner, rows, at)

@@ -11,6 +11,7 @@ from .ops import inverse_frequencies, llama3_frequencies
 from .safetensors_file import read_safetensors
 
 DEFAULT_THETA = 10000.0
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class LlamaConfig:
     eps: float
     tied: bool
     inverse_frequencies: Doubles
+    windows: tuple[int, ...]  # positions that a row of each layer sees, 0: all
 
 
 def rope_frequencies(config: Mapping[str, Any], head_size: int) -> Doubles:
@@ -50,10 +52,19 @@ def rope_frequencies(config: Mapping[str, Any], head_size: int) -> Doubles:
     raise ValueError(f"rope type {kind!r} is not supported")
 
 
+def read_windows(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Window of every layer; Qwen has it from layer `max_window_layers` on if it is used."""
+    kind, layers = config["model_type"], range(config["num_hidden_layers"])
+    used = config.get("use_sliding_window") if kind.startswith("qwen") else kind == "mistral"
+    size = (config["sliding_window"] or 0) if used else 0
+    first = config["max_window_layers"] if kind.startswith("qwen") else 0
+    return tuple(size if layer >= first else 0 for layer in layers)
+
+
 def read_config(folder: Path) -> LlamaConfig:
     """Read config.json. Raises ValueError for what the reference does not compute."""
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if raw["model_type"] != "llama":
+    if raw["model_type"] not in MODEL_TYPES:
         raise ValueError(f"model type {raw['model_type']!r} is not supported")
     for name in ("attention_bias", "mlp_bias"):
         if raw.get(name):
@@ -70,6 +81,7 @@ def read_config(folder: Path) -> LlamaConfig:
         eps=raw["rms_norm_eps"],
         tied=raw.get("tie_word_embeddings", False),
         inverse_frequencies=rope_frequencies(raw, head_size),
+        windows=read_windows(raw),
     )
 
 

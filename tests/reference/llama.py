@@ -1,8 +1,10 @@
-"""A Llama forward over an explicit list of rows: tokens with a position and what they see.
+"""A forward of Llama and its relatives over rows: tokens with a position and what they see.
 
 Source: Touvron et al. 2023 (arXiv 2302.13971), section 2.2, with the conventions of Hugging Face's
-LlamaForCausalLM (half-split rotary embedding, names of the weights). There is no cache: a row list
-holds the whole sequence, so that chains, trees and mask tokens are all the same computation.
+LlamaForCausalLM (half-split rotary embedding, names of the weights). Biases of projections and
+norms of heads are computed where a checkpoint has them, windows where its config has. There is no
+cache: a row list holds the whole sequence, so that chains, trees and mask tokens are all the same
+computation.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,8 +63,15 @@ class Llama:
         return self.weights[f"model.layers.{layer}.{name}.weight"]
 
     def linear(self, layer: int, name: str, x: Floats) -> Floats:
-        """Matmul of rows x with a weight of one layer."""
-        return self.numerics.linear(x, self.layer_weight(layer, name))
+        """Matmul of rows x with a weight of one layer, and its bias if there is one."""
+        y = self.numerics.linear(x, self.layer_weight(layer, name))
+        bias = self.weights.get(f"model.layers.{layer}.{name}.bias")
+        return y if bias is None else np.asarray(y + bias)
+
+    def head_norm(self, layer: int, name: str, x: Floats) -> Floats:
+        """Norm of every head of x (n, heads, e), if there is one."""
+        gain = self.weights.get(f"model.layers.{layer}.self_attn.{name}.weight")
+        return x if gain is None else ops.rms_norm(x, gain, self.config.eps)
 
     @property
     def head(self) -> Floats:
@@ -103,6 +112,12 @@ def visibility(rows: Sequence[Row]) -> Masks:
     return np.array([[j in row.visible for j in range(len(rows))] for row in rows], dtype=np.bool_)
 
 
+def near(positions: Sequence[int], window: int) -> Masks:
+    """Mask (n, n): entry (i, j) says that j's position is in i's window; 0 is no window."""
+    distance = np.subtract.outer(np.asarray(positions), np.asarray(positions))
+    return np.asarray(distance < window if window else distance == distance)
+
+
 def attention_block(model: Llama, layer: int, x: Floats, positions: list[int], m: Masks) -> Floats:
     """Self-attention of normalised rows x (n, d), output projection included."""
     config, inverse = model.config, model.config.inverse_frequencies
@@ -111,9 +126,12 @@ def attention_block(model: Llama, layer: int, x: Floats, positions: list[int], m
         y = model.linear(layer, f"self_attn.{name}", x)
         return y.reshape(len(x), heads, config.head_size)
 
-    q = ops.rope(project("q_proj", config.heads), positions, inverse)
-    k = model.numerics.store(ops.rope(project("k_proj", config.kv_heads), positions, inverse))
+    q = model.head_norm(layer, "q_norm", project("q_proj", config.heads))
+    q = ops.rope(q, positions, inverse)
+    k = model.head_norm(layer, "k_norm", project("k_proj", config.kv_heads))
+    k = model.numerics.store(ops.rope(k, positions, inverse))
     v = model.numerics.store(project("v_proj", config.kv_heads))
+    m = m & near(positions, config.windows[layer])
     mixed = ops.attention(q, k, v, m).reshape(len(x), -1)
     return model.linear(layer, "self_attn.o_proj", mixed)
 

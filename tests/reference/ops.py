@@ -33,14 +33,14 @@ def embed(table: Floats, tokens: list[int]) -> Floats:
 
 
 def rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
-    """RMSNorm: x / sqrt(mean(x^2) + eps) * weight, for x (n, d). Zhang, Sennrich 2019."""
+    """RMSNorm: x / sqrt(mean(x^2) + eps) * weight over the last axis. Zhang, Sennrich 2019."""
     mean_square = np.mean(x * x, axis=-1, keepdims=True)
     return np.asarray(x / np.sqrt(mean_square + x.dtype.type(eps)) * weight)
 
 
-def linear(x: Floats, weight: Floats) -> Floats:
-    """Product of x (n, inputs) and the transpose of weight (outputs, inputs)."""
-    return np.asarray(x @ weight.T)
+def linear(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:
+    """Product of x (n, inputs) and the transpose of weight (outputs, inputs), plus bias."""
+    return np.asarray(x @ weight.T if bias is None else x @ weight.T + bias)
 
 
 def linear_bf16(x: Floats, weight: Floats) -> Floats:
@@ -111,14 +111,20 @@ def attention_rows(
     new_k: Floats,
     new_v: Floats,
     sees: list[int],
+    window: int = 0,
 ) -> Floats:
     """Attention of n new rows over t cached rows and each other.
 
     q (n, h, e); cached_k, cached_v (t, g, e); new_k, new_v (n, g, e). Row i sees all cached rows
-    and new row j where bit j of sees[i] is set (its own bit must be set by the caller).
+    and new row j where bit j of sees[i] is set (its own bit must be set by the caller); with a
+    window, only the last `window` of these.
     """
     bits = np.array([[mask >> j & 1 for j in range(len(new_k))] for mask in sees], dtype=np.bool_)
     cached = np.ones((len(q), len(cached_k)), dtype=np.bool_)
     visible = np.concatenate([cached, bits], axis=1)
+    if window:
+        # How many of the rows that it sees stand from here on.
+        left = np.cumsum(visible[:, ::-1], axis=1)[:, ::-1]
+        visible &= left <= window
     k, v = np.concatenate([cached_k, new_k]), np.concatenate([cached_v, new_v])
     return attention(q, k, v, visible)

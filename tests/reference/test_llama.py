@@ -1,4 +1,4 @@
-"""The Llama forward against logits of transformers, and its masks against plain chains."""
+"""The forward of Llama and its relatives against transformers, and masks against plain chains."""
 
 from pathlib import Path
 
@@ -43,9 +43,12 @@ MODELS = {
         config_form=ConfigForm.TRANSFORMERS_4,
         seed=4,
     ),
+    "mistral": TinyLlama(architecture="mistral", window=21, head=Head.UNTIED, seed=5),
+    "qwen2": TinyLlama(architecture="qwen2", window=30, full_layers=1, seed=6),
+    "qwen3": TinyLlama(architecture="qwen3", head_dim=14, window=16, full_layers=2, seed=7),
 }
 
-# LlamaForCausalLM of transformers 5.23.0 with torch 2.13.0, weights and sums in float64: argmax of
+# The classes of transformers 5.23.0 with torch 2.13.0, weights and sums in float64: argmax of
 # the last eight rows, first three logits of the last row.
 TRANSFORMERS = {
     "tied": ([86, 69, 15, 209, 102, 141, 179, 84], [-1.573409, -3.838769, -5.662842]),
@@ -55,6 +58,9 @@ TRANSFORMERS = {
         [5.487249, 3.685236, -1.254475],
     ),
     "no groups": ([259, 46, 184, 83, 85, 118, 184, 26], [-0.257029, 0.759182, -1.528519]),
+    "mistral": ([221, 93, 113, 143, 147, 272, 241, 17], [0.287645, 0.985184, 2.655518]),
+    "qwen2": ([86, 163, 163, 24, 217, 70, 84, 70], [-2.899205, 2.175322, 5.05931]),
+    "qwen3": ([79, 152, 259, 77, 78, 141, 76, 261], [-2.001818, 0.786721, 0.378624]),
 }
 
 

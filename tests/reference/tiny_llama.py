@@ -1,4 +1,4 @@
-"""Tiny random Llama models of odd shapes, as Hugging Face folders.
+"""Tiny random models of odd shapes, Llama and its relatives, as Hugging Face folders.
 
 Weights are uniform Philox noise, the same on every machine and with every NumPy. They are scaled so
 that the logits have a standard deviation of about 3: neither flat nor one-hot.
@@ -25,6 +25,14 @@ LLAMA3_SCALING = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
+}
+
+
+CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
 }
 
 
@@ -61,6 +69,9 @@ class TinyLlama:
     context: int = 256
     config_form: ConfigForm = ConfigForm.TRANSFORMERS_5
     seed: int = 1
+    architecture: str = "llama"  # a key of CLASSES
+    window: int | None = None  # sliding_window; Qwen uses it if it is there
+    full_layers: int = 0  # Qwen: as many first layers have no window
 
 
 def weights(model: TinyLlama) -> Iterator[tuple[str, Floats]]:
@@ -75,8 +86,8 @@ def weights(model: TinyLlama) -> Iterator[tuple[str, Floats]]:
     def matrix(outputs: int, inputs: int, scale: float = 1.0) -> Floats:
         return np.asarray(noise(outputs, inputs) * (scale / np.sqrt(inputs)), dtype=np.float32)
 
-    def norm() -> Floats:
-        return np.asarray(1 + 0.1 * noise(model.hidden), dtype=np.float32)
+    def norm(size: int = model.hidden) -> Floats:
+        return np.asarray(1 + 0.1 * noise(size), dtype=np.float32)
 
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     yield "model.embed_tokens.weight", matrix(model.vocab, model.hidden, 3.0)
@@ -87,6 +98,12 @@ def weights(model: TinyLlama) -> Iterator[tuple[str, Floats]]:
         yield f"{layer}.self_attn.k_proj.weight", matrix(keys, model.hidden, 2.0)
         yield f"{layer}.self_attn.v_proj.weight", matrix(keys, model.hidden)
         yield f"{layer}.self_attn.o_proj.weight", matrix(model.hidden, queries)
+        if model.architecture == "qwen2":
+            for name, size in (("q", queries), ("k", keys), ("v", keys)):
+                yield f"{layer}.self_attn.{name}_proj.bias", np.float32(0.5) * norm(size)
+        if model.architecture == "qwen3":
+            for name in "qk":
+                yield f"{layer}.self_attn.{name}_norm.weight", norm(model.head_dim)
         yield f"{layer}.post_attention_layernorm.weight", norm()
         yield f"{layer}.mlp.gate_proj.weight", matrix(model.ffn, model.hidden)
         yield f"{layer}.mlp.up_proj.weight", matrix(model.ffn, model.hidden)
@@ -105,12 +122,25 @@ def rope_entries(model: TinyLlama) -> dict[str, Any]:
     return {"rope_parameters": {"rope_theta": model.rope_theta, **kind}}
 
 
+def own_entries(model: TinyLlama) -> dict[str, Any]:
+    """Keys that only this architecture's config.json has."""
+    if model.architecture == "mistral":
+        return {"sliding_window": model.window}
+    if model.architecture == "llama":
+        return {"attention_bias": False, "mlp_bias": False, "pretraining_tp": 1}
+    return {
+        **({"attention_bias": False} if model.architecture == "qwen3" else {}),
+        "max_window_layers": model.full_layers,
+        "sliding_window": model.window,
+        "use_sliding_window": model.window is not None,
+    }
+
+
 def config(model: TinyLlama) -> dict[str, Any]:
     """Contents of config.json."""
     old = model.config_form is ConfigForm.TRANSFORMERS_4
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "attention_bias": False,
+        "architectures": [CLASSES[model.architecture]],
         "attention_dropout": 0.0,
         "bos_token_id": SPECIALS["<|endoftext|>"],
         "torch_dtype" if old else "dtype": "bfloat16" if model.dtype == "bf16" else "float32",
@@ -121,14 +151,13 @@ def config(model: TinyLlama) -> dict[str, Any]:
         "initializer_range": 0.02,
         "intermediate_size": model.ffn,
         "max_position_embeddings": model.context,
-        "mlp_bias": False,
-        "model_type": "llama",
+        "model_type": model.architecture,
         "num_attention_heads": model.heads,
         "num_hidden_layers": model.layers,
         "num_key_value_heads": model.kv_heads,
         "pad_token_id": SPECIALS["<|pad|>"],
-        "pretraining_tp": 1,
         "rms_norm_eps": 1e-6,
+        **own_entries(model),
         **rope_entries(model),
         "tie_word_embeddings": model.head is Head.TIED,
         "transformers_version": "4.57.0" if old else "5.0.0",

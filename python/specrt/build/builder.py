@@ -96,7 +96,7 @@ class _Model:
 
 
 def _parameters(graph: Graph) -> list[Parameter]:
-    weights = (op.tensor for op in graph.ops if isinstance(op.tensor, Weight))
+    weights = (t for op in graph.ops for t in op.tensors if isinstance(t, Weight))
     return [part for weight in weights for part in weight.parts]
 
 

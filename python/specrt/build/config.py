@@ -9,6 +9,7 @@ MAX_DIM = 1 << 20
 MAX_HEAD_DIM = 512
 MAX_LAYERS = 1024
 MAX_EOS = 16
+MAX_WINDOW = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,4 @@ class ModelConfig:
     tied: bool  # the output matrix is the embedding
     rope: Rope
     eos: tuple[int, ...]
+    windows: tuple[int, ...] = ()  # positions that a row of each layer sees, 0: all; (): no windows

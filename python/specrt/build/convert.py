@@ -67,6 +67,10 @@ def tensor_chunks(checkpoint: Checkpoint, tensor: Tensor) -> Iterator[NDArray[An
     if isinstance(tensor, Constant):
         yield np.asarray(tensor.values, "<f4")
         return
+    if tensor.arrangement is Arrangement.JOINED:
+        for part in tensor.parts:
+            yield _rows(checkpoint, part, 0, 1, tensor.dtype)
+        return
     period = PANEL_ROWS * (1 if tensor.arrangement is Arrangement.STACKED else len(tensor.parts))
     step = max(1, CHUNK_BYTES // (tensor.cols * 4 * period)) * period
     for begin in range(0, tensor.rows, step):

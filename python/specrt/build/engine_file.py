@@ -40,7 +40,7 @@ _HEADER = struct.Struct("<8sIIQQQIIIii4Iiii16iQ80x")
 _HEADER_CRC_AT = 12
 _TENSOR = struct.Struct("<QQIIii")
 _BUFFER = struct.Struct("<QIi")
-_KV = struct.Struct("<iiII")
+_KV = struct.Struct("<iiIi")
 _OP = struct.Struct("<I2iiii4i2f16x")
 
 
@@ -75,6 +75,7 @@ class KvRecord:
     kv_heads: int
     head_dim: int
     dtype: DType
+    window: int = 0  # positions that a row sees; 0: all
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _header(plan: Plan, meta: bytes) -> bytes:
     for b in plan.buffers:
         data += _BUFFER.pack(b.offset, DTYPES.index(b.dtype), b.cols)
     for c in plan.caches:
-        data += _KV.pack(c.kv_heads, c.head_dim, DTYPES.index(c.dtype), 0)
+        data += _KV.pack(c.kv_heads, c.head_dim, DTYPES.index(c.dtype), c.window)
     for op in plan.ops:
         ids = OP_KINDS.index(op.kind), *op.inputs, op.out, op.tensor, op.kv
         data += _OP.pack(*ids, *op.integers, *op.reals)
@@ -243,7 +244,7 @@ def _parse(path: Path, data: bytes, fields: tuple[Any, ...]) -> EngineHeader:
         eos=tuple(eos[:eos_count]),
         tensors=tuple(TensorRecord(DTYPES[t[2]], LAYOUTS[t[3]], t[4], t[5]) for t in tensors),
         buffers=tuple(BufferRecord(b[0], DTYPES[b[1]], b[2]) for b in buffers),
-        caches=tuple(KvRecord(c[0], c[1], DTYPES[c[2]]) for c in caches),
+        caches=tuple(KvRecord(c[0], c[1], DTYPES[c[2]], c[3]) for c in caches),
         ops=tuple(OpRecord(OP_KINDS[o[0]], o[1:3], o[3], o[4], o[5], o[6:10], o[10:]) for o in ops),
         logits_buffer=logits,
         head_begin=head_begin,

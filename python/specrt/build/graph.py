@@ -33,6 +33,7 @@ class Arrangement(Enum):
 
     STACKED = "stacked"  # one part after another
     INTERLEAVED = "interleaved"  # 16 rows of every part in turn, each part padded with zero rows
+    JOINED = "joined"  # vectors that make one row
 
 
 class Kind(Enum):
@@ -41,8 +42,10 @@ class Kind(Enum):
     EMBED = "embed"  # () -> x (n, d); weight (v, d)
     ROPE_ANGLES = "rope_angles"  # () -> cos and sin (n, e); constant (1, e/2); real: scaling
     RMS_NORM = "rms_norm"  # x -> h; weight (1, d); real: eps
-    LINEAR = "linear"  # x (n, k) -> x @ w^T (n, m); weight (m, k)
-    ROPE_KV = "rope_kv"  # qkv or q, k, v; angles -> q; writes keys and values into the cache
+    LINEAR = "linear"  # x (n, k) -> x @ w^T (n, m); weight (m, k); vectors: bias (1, m) or none
+    # qkv or q, k, v; angles -> q; writes keys and values into the cache. Vectors: none, or gains
+    # (1, e) of the norms of queries and keys; real: their eps
+    ROPE_KV = "rope_kv"
     ATTENTION = "attention"  # q -> (n, he); reads the cache; real: scale
     ADD = "add"  # x, y -> x + y
     SWIGLU = "swiglu"  # gate, up -> silu(gate) * up
@@ -105,7 +108,7 @@ def packed_bytes(dtype: DType, layout: Layout, rows: int, cols: int) -> int:
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor of the engine, made of parameters that have the same number of columns."""
+    """A tensor of the engine, made of vectors or of matrices with the same number of columns."""
 
     name: str
     parts: tuple[Parameter, ...]
@@ -118,11 +121,15 @@ class Weight:
         """Rows, the padding inside an interleaved weight included."""
         if self.arrangement is Arrangement.STACKED:
             return sum(part.rows for part in self.parts)
+        if self.arrangement is Arrangement.JOINED:
+            return 1
         return sum(padded_rows(part.rows) for part in self.parts)
 
     @property
     def cols(self) -> int:
-        """Columns of every part."""
+        """Columns of every part, or of all vectors together."""
+        if self.arrangement is Arrangement.JOINED:
+            return sum(part.cols for part in self.parts)
         return self.parts[0].cols
 
 
@@ -164,6 +171,7 @@ class Cache:
     kv_heads: int
     head_dim: int
     dtype: DType
+    window: int = 0  # positions that a row sees, itself included; 0: all
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,12 @@ class Op:
     heads: int = 0  # query heads
     real: float = 0.0
     section: Section = Section.BODY
+    vectors: tuple[Weight, ...] = ()  # what the kind adds beside `tensor`
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors that it reads."""
+        return (*(() if self.tensor is None else (self.tensor,)), *self.vectors)
 
 
 @dataclass(frozen=True)

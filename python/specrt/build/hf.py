@@ -17,7 +17,25 @@ from specrt.build.json_file import read_json
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
-ARCHITECTURES = {"llama": "LlamaForCausalLM"}  # model_type -> the class that is built
+ARCHITECTURES = {  # model_type -> the class that is built
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+# What transformers takes for a key that is not there (null is a value), where it is not Llama's.
+_DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    "llama": {},
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28},
+    "qwen3": {
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+    },
+}
 
 _DEFAULT_THETA = 10000.0
 _HONOURED = frozenset(
@@ -39,8 +57,17 @@ _HONOURED = frozenset(
         "rope_scaling",
         "rope_parameters",
         "original_max_position_embeddings",
+        "layer_types",
     }
 )
+
+# Honoured beside these: what says which layers have a window.
+_WINDOW_KEYS: Mapping[str, frozenset[str]] = {
+    "llama": frozenset(),
+    "mistral": frozenset({"sliding_window"}),
+    "qwen2": frozenset({"sliding_window", "use_sliding_window", "max_window_layers"}),
+    "qwen3": frozenset({"sliding_window", "use_sliding_window", "max_window_layers"}),
+}
 
 # Keys that may be present only with these values, because specrt computes nothing else.
 _FIXED: Mapping[str, tuple[object, ...]] = {
@@ -51,6 +78,7 @@ _FIXED: Mapping[str, tuple[object, ...]] = {
     "partial_rotary_factor": (1.0,),
     "sliding_window": (),
     "use_sliding_window": (False,),
+    "use_mrope": (False,),
     "quantization_config": (),
     "is_encoder_decoder": (False,),
     "add_cross_attention": (False,),
@@ -135,15 +163,20 @@ _GLOBAL_TENSORS = {
     "head": "lm_head.weight",
 }
 _LAYER_TENSORS = {
-    "attention_norm": "input_layernorm",
-    "q": "self_attn.q_proj",
-    "k": "self_attn.k_proj",
-    "v": "self_attn.v_proj",
-    "o": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
+    "attention_norm": "input_layernorm.weight",
+    "q": "self_attn.q_proj.weight",
+    "k": "self_attn.k_proj.weight",
+    "v": "self_attn.v_proj.weight",
+    "o": "self_attn.o_proj.weight",
+    "ffn_norm": "post_attention_layernorm.weight",
+    "gate": "mlp.gate_proj.weight",
+    "up": "mlp.up_proj.weight",
+    "down": "mlp.down_proj.weight",
+    "q_bias": "self_attn.q_proj.bias",
+    "k_bias": "self_attn.k_proj.bias",
+    "v_bias": "self_attn.v_proj.bias",
+    "q_norm": "self_attn.q_norm.weight",
+    "k_norm": "self_attn.k_norm.weight",
 }
 # Old checkpoints store what transformers recomputes.
 _RECOMPUTED = re.compile(
@@ -156,7 +189,7 @@ def tensor_name(parameter: str) -> str:
     if parameter in _GLOBAL_TENSORS:
         return _GLOBAL_TENSORS[parameter]
     _, layer, name = parameter.split(".")
-    return f"model.layers.{layer}.{_LAYER_TENSORS[name]}.weight"
+    return f"model.layers.{layer}.{_LAYER_TENSORS[name]}"
 
 
 def unused_tensors(present: Iterable[str], used: Iterable[str]) -> list[str]:
@@ -169,24 +202,18 @@ def _is_same(value: object, allowed: object) -> bool:
     return value == allowed and isinstance(value, bool) == isinstance(allowed, bool)
 
 
-def _check_keys(path: Path, raw: Mapping[str, Any]) -> None:
+def _check_keys(path: Path, raw: Mapping[str, Any], kind: str) -> None:
     """Raise BuildError for keys that are not honoured. Null means not used, for every key."""
     for key, allowed in _FIXED.items():
-        value = raw.get(key)
+        value = None if key in _WINDOW_KEYS[kind] else raw.get(key)
         if value is not None and not any(_is_same(value, each) for each in allowed):
             expected = " or ".join(repr(each) for each in allowed) or "null"
             raise BuildError(
                 f"{path}: {key} = {value!r} is not supported (only {expected}); "
                 "this model cannot be built"
             )
-    known = _HONOURED | _FIXED.keys() | _HARMLESS
+    known = _HONOURED | _WINDOW_KEYS[kind] | _FIXED.keys() | _HARMLESS
     unknown = sorted(key for key, value in raw.items() if key not in known and value is not None)
-    layer_types = raw.get("layer_types")
-    if "layer_types" in unknown and isinstance(layer_types, list):
-        other = sorted({str(kind) for kind in layer_types} - {"full_attention"})
-        if other:
-            raise BuildError(f"{path}: layer_types {', '.join(map(repr, other))} are not supported")
-        unknown.remove("layer_types")
     if unknown:
         names = ", ".join(map(repr, unknown))
         raise BuildError(
@@ -248,6 +275,33 @@ def _read_rope(path: Path, raw: Mapping[str, Any], context: int) -> Rope:
     return Rope(rope_theta, scaling)
 
 
+def _read_windows(path: Path, raw: Mapping[str, Any], kind: str, layers: int) -> tuple[int, ...]:
+    """Window of every layer, 0 for none; () where no layer has one."""
+    fields, size, first = Fields(str(path), raw), 0, 0
+    is_qwen = "use_sliding_window" in _WINDOW_KEYS[kind]
+    used = fields.flag("use_sliding_window", default=False) if is_qwen else kind == "mistral"
+    if used and raw.get("sliding_window") is not None:
+        size = fields.integer("sliding_window", limits.MAX_WINDOW)
+    if is_qwen and size and raw.get("max_window_layers") != 0:
+        first = fields.integer("max_window_layers", limits.MAX_LAYERS)
+    windows = tuple(size if layer >= first else 0 for layer in range(layers))
+    kinds = raw.get("layer_types")
+    if kinds is not None:
+        sizes = {"full_attention": 0, "sliding_attention": size}
+        known = isinstance(kinds, list) and all(isinstance(k, str) for k in kinds)
+        other = [k for k in kinds if k not in sizes] if known else [kinds]
+        if other or (size == 0 and "sliding_attention" in kinds):
+            shown = ", ".join(map(repr, other or ["sliding_attention"]))
+            raise BuildError(f"{path}: layer_types {shown} are not supported")
+        if len(kinds) != layers:
+            raise BuildError(f"{path}: {len(kinds)} layer_types for {layers} layers")
+        named = tuple(sizes[k] for k in kinds)
+        if not is_qwen and named != windows:
+            raise BuildError(f"{path}: layer_types differ from sliding_window; remove layer_types")
+        windows = named
+    return windows if any(windows) else ()
+
+
 def _read_eos(folder: Path, raw: Mapping[str, Any], vocab: int) -> tuple[int, ...]:
     """Ids that end a text: those of generation_config.json, else of config.json."""
     path = folder / GENERATION_CONFIG
@@ -286,7 +340,8 @@ def read_config(folder: Path, max_context: int | None) -> ModelConfig:
     path = folder / CONFIG
     raw = read_json(path)
     kind = _check_architecture(path, raw)
-    _check_keys(path, raw)
+    _check_keys(path, raw, kind)
+    raw = {**_DEFAULTS[kind], **raw}
     fields = Fields(str(path), raw)
     width = fields.integer("hidden_size", limits.MAX_DIM)
     heads = fields.integer("num_attention_heads", limits.MAX_DIM)
@@ -301,6 +356,7 @@ def read_config(folder: Path, max_context: int | None) -> ModelConfig:
     if (heads + 2 * kv_heads) * head_dim > limits.MAX_DIM:
         raise BuildError(f"{path}: {heads} heads of {head_dim} are more than the engine holds")
     vocab = fields.integer("vocab_size", limits.MAX_VOCAB)
+    layers = fields.integer("num_hidden_layers", limits.MAX_LAYERS)
     context = trained = fields.integer("max_position_embeddings", limits.MAX_CONTEXT)
     if max_context is not None:
         context = min(trained, max_context)
@@ -311,7 +367,7 @@ def read_config(folder: Path, max_context: int | None) -> ModelConfig:
         vocab=vocab,
         width=width,
         ffn=fields.integer("intermediate_size", limits.MAX_DIM // 2),
-        layers=fields.integer("num_hidden_layers", limits.MAX_LAYERS),
+        layers=layers,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -320,4 +376,5 @@ def read_config(folder: Path, max_context: int | None) -> ModelConfig:
         tied=fields.flag("tie_word_embeddings", default=False),
         rope=_read_rope(path, raw, trained),
         eos=_read_eos(folder, raw, vocab),
+        windows=_read_windows(path, raw, kind, layers),
     )

@@ -33,13 +33,14 @@ def _op_record(op: Op, tensors: Mapping[Tensor, int], buffers: Mapping[str, int]
         raise AssertionError(f"no pass has fused the op that makes {op.out.name}")
     ids = [buffers[value.name] for value in op.inputs] + [NONE, NONE]
     number = EPILOGUES.index(op.epilogue) if op.kind is Kind.LINEAR else op.heads
+    vectors = [tensors[vector] + 1 for vector in op.vectors] + [0, 0]
     return OpRecord(
         kind=op.kind.value,
         inputs=(ids[0], ids[1]),
         out=buffers[op.out.name],
         tensor=NONE if op.tensor is None else tensors[op.tensor],
         kv=NONE if op.cache is None else op.cache,
-        integers=(number, 0, 0, 0),
+        integers=(number, vectors[0], vectors[1], 0),
         reals=(op.real, 0.0),
     )
 
@@ -59,8 +60,8 @@ def lower(
         buffers[value.name] = records[record]
     tensors: dict[Tensor, int] = {}
     for op in graph.ops:
-        if op.tensor is not None:
-            tensors.setdefault(op.tensor, len(tensors))
+        for tensor in op.tensors:
+            tensors.setdefault(tensor, len(tensors))
     plan = Plan(
         backend=backend,
         dtype=dtype,
@@ -69,7 +70,7 @@ def lower(
         eos=config.eos,
         tensors=tuple(TensorRecord(t.dtype, t.layout, t.rows, t.cols) for t in tensors),
         buffers=tuple(records),
-        caches=tuple(KvRecord(c.kv_heads, c.head_dim, c.dtype) for c in graph.caches),
+        caches=tuple(KvRecord(c.kv_heads, c.head_dim, c.dtype, c.window) for c in graph.caches),
         ops=tuple(_op_record(op, tensors, buffers) for op in graph.ops),
         logits_buffer=buffers[graph.ops[-1].out.name],
         token_table=token_table,

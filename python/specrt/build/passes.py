@@ -23,7 +23,8 @@ class _Links:
         """Private LINEARs that make `values` from one input; none if that is not so."""
         linears = [self.made[value] for value in values]
         private = all(self.is_private_linear(value) for value in values)
-        return linears if private and len({op.inputs for op in linears}) == 1 else []
+        alike = len({(op.inputs, len(op.vectors)) for op in linears}) == 1
+        return linears if private and alike else []
 
 
 def _links(graph: Graph) -> _Links:
@@ -32,7 +33,10 @@ def _links(graph: Graph) -> _Links:
 
 
 def _joined(name: str, linears: list[Op], arrangement: Arrangement) -> Weight:
-    weights = [op.tensor for op in linears if isinstance(op.tensor, Weight)]
+    return _merged(name, [t for op in linears if isinstance(t := op.tensor, Weight)], arrangement)
+
+
+def _merged(name: str, weights: list[Weight], arrangement: Arrangement) -> Weight:
     parts = tuple(part for weight in weights for part in weight.parts)
     return replace(weights[0], name=name, parts=parts, arrangement=arrangement)
 
@@ -55,7 +59,9 @@ def fuse_qkv(graph: Graph) -> Graph:
             name = op.out.name + "kv"
             weight = _joined(name, linears, Arrangement.STACKED)
             qkv = replace(op.inputs[0], name=name, cols=weight.rows)
-            projection = Op(Kind.LINEAR, linears[0].inputs, qkv, weight)
+            biases = [bias for linear in linears for bias in linear.vectors]
+            bias = (_merged(name + "_bias", biases, Arrangement.JOINED),) if biases else ()
+            projection = Op(Kind.LINEAR, linears[0].inputs, qkv, weight, vectors=bias)
             dropped |= {linear.out for linear in linears}
             new[op.out] = (projection, replace(op, inputs=(qkv, op.inputs[3])))
     return _replaced(graph, dropped, new)
@@ -68,7 +74,7 @@ def fuse_swiglu(graph: Graph) -> Graph:
     new: dict[Value, tuple[Op, ...]] = {}
     for op in graph.ops:
         linears = links.common_linears(op.inputs) if op.kind is Kind.SWIGLU else []
-        if linears:
+        if linears and not linears[0].vectors:
             weight = _joined(op.out.name + "_gate_up", linears, Arrangement.INTERLEAVED)
             inputs = linears[0].inputs
             dropped |= {linear.out for linear in linears}

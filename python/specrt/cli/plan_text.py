@@ -45,12 +45,18 @@ def _tensor(header: EngineHeader, op: OpRecord) -> str:
 
 def _detail(header: EngineHeader, op: OpRecord) -> str:
     if op.kind == "attention":
-        return f"{_heads(header, op)}, scale {op.reals[0]:.4g}"
+        window = header.plan.caches[op.kv].window
+        return f"{_heads(header, op)}, scale {op.reals[0]:.4g}" + (
+            f", window {window}" if window else ""
+        )
     if op.kind == "rope_kv":
-        return f"{_heads(header, op)}; keys and values into the cache"
+        norm = ", queries and keys normalised" if op.integers[1] else ""
+        return f"{_heads(header, op)}{norm}; keys and values into the cache"
     detail = _tensor(header, op) if op.tensor != NONE else ""
     if op.kind == "rms_norm":
         return f"{detail}, eps {op.reals[0]:.0e}"
+    if op.kind == "linear" and op.integers[1]:
+        detail += " plus bias"
     epilogue = _EPILOGUES[op.integers[0]] if op.kind == "linear" else ""
     return f"{detail}, {epilogue}" if epilogue else detail
 

@@ -2,8 +2,13 @@
 
 from collections.abc import Callable
 
-from specrt.build.architectures import llama
+from specrt.build.architectures import llama, mistral, qwen2, qwen3
 from specrt.build.config import ModelConfig
 from specrt.build.graph import DType, Graph
 
-GRAPHS: dict[str, Callable[[ModelConfig, DType], Graph]] = {"llama": llama.graph}
+GRAPHS: dict[str, Callable[[ModelConfig, DType], Graph]] = {
+    "llama": llama.graph,
+    "mistral": mistral.graph,
+    "qwen2": qwen2.graph,
+    "qwen3": qwen3.graph,
+}

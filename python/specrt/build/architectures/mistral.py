@@ -1,0 +1,13 @@
+"""Mistral: Llama with a sliding window, which the config gives for every layer.
+
+Jiang et al. 2023 (arXiv 2310.06825), section 2; the computation of MistralForCausalLM.
+"""
+
+from specrt.build.architectures.decoder import Traits, decoder
+from specrt.build.config import ModelConfig
+from specrt.build.graph import DType, Graph
+
+
+def graph(config: ModelConfig, dtype: DType) -> Graph:
+    """Graph of a step, unfused; weights, caches and the inputs of matmuls in `dtype`."""
+    return decoder(config, dtype, Traits())
