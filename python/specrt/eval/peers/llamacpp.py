@@ -9,13 +9,13 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from specrt.eval.peers.gguf_export import export_gguf
 from specrt.eval.peers.llamacpp_build import LlamaCpp, cpu_flags
@@ -31,7 +31,9 @@ from specrt.eval.peers.records import (
     Variant,
 )
 
+_T = TypeVar("_T")
 _PLAIN = "plain bf16"
+_ATTEMPTS = 6
 # Greedy by the cheapest sampler chain that it has; prompts are taken byte for byte.
 _GREEDY = ("--temp", "0", "--samplers", "top_k", "--top-k", "1", "--no-escape")
 
@@ -67,16 +69,32 @@ def measure_llamacpp(
     target = _export(model, folder / "target.gguf")
     drafter = _export(draft, folder / "draft.gguf") if draft else None
     setup = _Setup(programs, folder, target, drafter, text, settings)
-    facts = _facts(setup)
-    variants = [Variant("llama.cpp", _PLAIN, _PLAIN, partial(_plain, setup))]
+    facts = _again(partial(_facts, setup))
+    variants = [Variant("llama.cpp", _PLAIN, _PLAIN, _repeated(partial(_plain, setup)))]
     missing: list[NotMeasured] = []
     if drafter is None:
         missing.append(NotMeasured("llama.cpp", "speculative", "no --draft given"))
     else:
         for length in settings.draft_lengths:
-            run = partial(_speculative, setup, length)
+            run = _repeated(partial(_speculative, setup, length))
             variants.append(Variant("llama.cpp", f"speculative {length} bf16", _PLAIN, run))
     return Peer(variants, _steps(setup), missing, facts)
+
+
+class _LostOutputError(PeerError):
+    """The program ended before its logging thread had written what it said."""
+
+
+def _again(call: Callable[[], _T]) -> _T:
+    """Calls until nothing of the output is lost; gives up after a few times."""
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(_LostOutputError):
+            return call()
+    return call()
+
+
+def _repeated(generate: Callable[[Prompt], Generation]) -> Callable[[Prompt], Generation]:
+    return lambda prompt: _again(partial(generate, prompt))
 
 
 def _export(folder: Path, out: Path) -> Path:
@@ -103,7 +121,7 @@ def _facts(setup: _Setup) -> dict[str, str]:
     _, log = _run(setup, "llama-completion", *arguments, *setup.threads("-t", "-tb"))
     info = re.search(r"system_info: (.*)", log)
     if info is None:
-        raise PeerError("llama-completion printed no system_info")
+        raise _LostOutputError("llama-completion printed no system_info")
     facts = {
         "source": setup.programs.source,
         "version": ", ".join(lines).removeprefix("version: "),
@@ -213,6 +231,8 @@ def _check_prompt(setup: _Setup, prompt: Prompt, log: str) -> None:
     if prompt.name in setup.checked:
         return
     ids = tuple(int(found) for found in re.findall(r"^[\d.]+ I +(\d+) -> '", log, re.MULTILINE))
+    if len(ids) < len(prompt.token_ids):
+        raise _LostOutputError(f"llama.cpp printed {len(ids)} tokens of prompt {prompt.name}")
     if ids != prompt.token_ids:
         raise PeerError(f"llama.cpp tokenizes prompt {prompt.name} differently")
     setup.checked.add(prompt.name)
@@ -221,5 +241,5 @@ def _check_prompt(setup: _Setup, prompt: Prompt, log: str) -> None:
 def _number(log: str, pattern: str) -> float:
     found = re.search(pattern, log)
     if found is None:
-        raise PeerError(f"llama.cpp printed nothing like {pattern!r}")
+        raise _LostOutputError(f"llama.cpp printed nothing like {pattern!r}")
     return float(found[1])
