@@ -13,7 +13,8 @@ class Vocabulary {
   Vocabulary() = default;
 
   // Reads a table of `size` tokens from `bytes` bytes: u32 flags, u32 offsets (size + 1), then the
-  // text. Special tokens are empty. Throws specrt::Error when an offset is out of bounds or descends.
+  // text. Special tokens are empty. Throws specrt::Error when an offset is out of bounds or
+  // descends.
   Vocabulary(const std::byte* data, size_t bytes, int32_t size);
 
   // Whether a text begins without the space that its first token may carry (SentencePiece).

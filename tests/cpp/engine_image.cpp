@@ -18,8 +18,9 @@ using format::FileHeader;
 uint64_t aligned(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
 
 void append(std::vector<std::byte>& file, const void* data, size_t size) {
-  const auto* bytes = static_cast<const std::byte*>(data);
-  file.insert(file.end(), bytes, bytes + size);
+  const size_t begin = file.size();
+  file.resize(begin + size);
+  if (size > 0) std::memcpy(file.data() + begin, data, size);
 }
 
 template <typename Record>

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from specrt.build.pack import bf16_from_float, float_from_bf16
+
 Array = npt.NDArray[Any]
 
 _STORED = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}
@@ -31,21 +33,14 @@ class RawTensor:
     def as_f32(self) -> npt.NDArray[np.float32]:
         """The values in float32 (exact for BF16 and F16)."""
         if self.dtype == "BF16":
-            return (self.data.astype(np.uint32) << 16).view(np.float32)
+            return float_from_bf16(self.data)
         return self.data.astype(np.float32)
 
     def as_bf16_bits(self) -> npt.NDArray[np.uint16]:
         """The values rounded to bf16 (nearest even), as bits."""
         if self.dtype == "BF16":
             return self.data.astype(np.uint16, copy=False)
-        return bf16_bits(self.as_f32())
-
-
-def bf16_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """Finite float32 values rounded to bf16 (nearest even), as bits of the same shape."""
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return (rounded >> np.uint32(16)).astype(np.uint16)
+        return bf16_from_float(self.as_f32())
 
 
 def read_folder(folder: Path) -> Iterator[tuple[str, RawTensor]]:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from specrt.eval.peers.raw_safetensors import bf16_bits, write_bf16
+from specrt.build.pack import bf16_from_float
+from specrt.eval.peers.raw_safetensors import write_bf16
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
@@ -90,9 +91,9 @@ def _weights(shape: Shape, rng: np.random.Generator) -> dict[str, npt.NDArray[np
 
     def matrix(outputs: int, inputs: int) -> npt.NDArray[np.uint16]:
         values = rng.standard_normal((outputs, inputs), dtype=np.float32)
-        return bf16_bits(values * np.float32(inputs**-0.5))
+        return bf16_from_float(values * np.float32(inputs**-0.5))
 
-    ones = bf16_bits(np.ones(d, dtype=np.float32))
+    ones = bf16_from_float(np.ones(d, dtype=np.float32))
     tensors = {"model.embed_tokens.weight": matrix(shape.vocab, d)}
     for layer in range(shape.layers):
         at = f"model.layers.{layer}."
