@@ -1,10 +1,12 @@
 """Generating text with a bundle."""
 
+import operator
 import os
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import SupportsIndex
 
 from specrt import _core
 from specrt.bundle import Bundle, open_bundle
@@ -122,7 +124,18 @@ class LLM:
     def _token_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt)
-        return [int(token) for token in prompt]
+        try:
+            token_ids = [operator.index(token) for token in prompt]
+        except TypeError:
+            raise ValueError(
+                f"a prompt must be a text or a sequence of token ids, not {prompt!r:.80}"
+            ) from None
+        unknown = [token for token in token_ids if not 0 <= token < self.core.vocab]
+        if unknown:
+            raise ValueError(
+                f"token {unknown[0]} is outside of the vocabulary of {self.core.vocab}"
+            )
+        return token_ids
 
     def _complete(self, prompt_ids: list[int], params: SamplingParams) -> RequestOutput:
         return self._output(self.core.generate(prompt_ids, params.to_core()), prompt_ids, params)
@@ -186,8 +199,13 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """A single prompt becomes a list of one."""
     if isinstance(prompts, str):
         return [prompts]
-    texts_or_ids = [item for item in prompts if not isinstance(item, int)]
-    token_ids = [item for item in prompts if isinstance(item, int)]
+    texts_or_ids: list[Prompt] = []
+    token_ids: list[int] = []
+    for item in prompts:
+        if isinstance(item, SupportsIndex):
+            token_ids.append(operator.index(item))
+        else:
+            texts_or_ids.append(item)
     if not token_ids:
         return texts_or_ids
     if texts_or_ids:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import specrt
 from specrt import LLM, SamplingParams
@@ -81,6 +82,15 @@ def test_prompts(demo_bundle: Path) -> None:
         llm.generate([8192])
     with pytest.raises(ValueError, match="the context of 2048 leaves room for 2047"):
         llm.generate([[5] * 2048])
+    for token in (-1, 2**31, 2**70):
+        with pytest.raises(ValueError, match=f"token {token} is outside of the vocabulary"):
+            llm.generate([token])
+    for prompt in ([1.5], None, [None], ["a"]):
+        with pytest.raises(ValueError, match="a prompt must be a text or a sequence of token ids"):
+            llm.generate([prompt])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="prompts mix token ids with prompts"):
+        llm.generate(["a", 3])  # type: ignore[list-item]
+    assert llm.generate(np.array([5, 6])) != []  # type: ignore[arg-type]
     assert llm.generate([]) == []
     many = SamplingParams(stop_token_ids=list(range(17)))
     with pytest.raises(ValueError, match="at most 16"):
