@@ -25,10 +25,14 @@ struct Isa {
 
 // Best first.
 std::vector<Isa> all_isas() {
-  const bool avx512bf16 = __builtin_cpu_supports("avx512bf16") &&
-                          __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  return {{&cpu::avx512bf16::kernels, avx512bf16}, {&cpu::portable::kernels, true}};
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                      __builtin_cpu_supports("bmi2");
+  const bool avx512bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  return {{&cpu::avx512bf16::kernels, avx512bf16},
+          {&cpu::avx512::kernels, avx512},
+          {&cpu::portable::kernels, true}};
 }
 
 const Kernels& kernels_of(const std::string& isa) {

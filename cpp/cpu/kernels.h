@@ -43,6 +43,9 @@ struct Kernels {
 namespace portable {
 extern const Kernels kernels;
 }
+namespace avx512 {
+extern const Kernels kernels;
+}
 namespace avx512bf16 {
 extern const Kernels kernels;
 }

@@ -1,10 +1,12 @@
 // The kernels for every x86-64 processor.
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "base/rng.h"
 #include "cpu/kernels.h"

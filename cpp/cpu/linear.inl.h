@@ -9,10 +9,11 @@
 // out is written up to the end of its last panel; x beyond k may hold anything
 
 // A product takes 6 cycles and two start per cycle: 12 chains keep the units busy. Few rows wait
-// for memory anyway, and four streams of it are enough.
-inline constexpr int32_t kRowBlock = 8;
+// for memory anyway, and four streams of it are enough. Where a vector takes several registers,
+// smaller tiles keep the chains in them.
+inline constexpr int32_t kRowBlock = kVectorRegisters >= 32 ? 8 : 2;
 inline constexpr int kManyRowsPanels = 2;
-inline constexpr int kFewRowsPanels = 4;  // for 1 and 2 rows
+inline constexpr int kFewRowsPanels = kVectorRegisters >= 32 ? 4 : 2;  // for 1 and 2 rows
 
 inline constexpr int64_t kGroup = 8;  // lines between prefetches
 
@@ -126,13 +127,11 @@ LinearTile linear_tile_of(int32_t rows) {
   if constexpr (kPanels > kManyRowsPanels) {
     return rows == 1 ? linear_tile<kType, kPanels, 1> : linear_tile<kType, kPanels, 2>;
   } else {
-    constexpr LinearTile kTiles[kRowBlock] = {
-        linear_tile<kType, kPanels, 1>, linear_tile<kType, kPanels, 2>,
-        linear_tile<kType, kPanels, 3>, linear_tile<kType, kPanels, 4>,
-        linear_tile<kType, kPanels, 5>, linear_tile<kType, kPanels, 6>,
-        linear_tile<kType, kPanels, 7>, linear_tile<kType, kPanels, 8>,
-    };
-    return kTiles[rows - 1];
+    constexpr auto kTiles = []<int... kRows>(std::integer_sequence<int, kRows...>) {
+      return std::array<LinearTile, kRowBlock>{linear_tile<kType, kPanels, kRows + 1>...};
+    }
+    (std::make_integer_sequence<int, kRowBlock>());
+    return kTiles[static_cast<size_t>(rows) - 1];
   }
 }
 

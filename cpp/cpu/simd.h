@@ -1,8 +1,14 @@
 // Sixteen float lanes and what the kernels need of them. Included inside the namespace of an
-// instruction set, which defines SPECRT_AVX512BF16 or not. Operators never contract: a fused
-// operation is written fma(), and only where both sides of a comparison use the same set.
+// instruction set, which defines SPECRT_AVX512, SPECRT_AVX512BF16 too, or none.
+// Operators never contract: a fused operation is written fma(), and only where both sides of a
+// comparison use the same set.
 
 inline constexpr int32_t kLanes = 16;
+#if defined(SPECRT_AVX512)
+inline constexpr int kVectorRegisters = 32;  // vectors of sixteen lanes that registers can hold
+#else
+inline constexpr int kVectorRegisters = 4;
+#endif
 
 using Vec = float __attribute__((vector_size(64)));
 using VecU = uint32_t __attribute__((vector_size(64)));
@@ -46,13 +52,9 @@ inline uint32_t load_word(const std::byte* from) {
 // acc + a.even b.even + a.odd b.odd for lanes that hold pairs of bf16; multiply_even(a, b), the
 // 64-bit products of the lower halves; widen(bits), bf16 to float;
 // truncate(v), the lower halves.
-#ifdef SPECRT_AVX512BF16
+#if defined(SPECRT_AVX512)
 
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-
-inline Vec dot_pairs(Vec acc, VecU a, VecU b) {
-  return _mm512_dpbf16_ps(acc, std::bit_cast<__m512bh>(a), std::bit_cast<__m512bh>(b));
-}
 
 inline Vec widen(Halves bits) {
   const __m256i halves = std::bit_cast<__m256i>(bits);
@@ -72,16 +74,26 @@ inline Wide multiply_even(Wide a, Wide b) {
 
 inline Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 
-inline Vec dot_pairs(Vec acc, VecU a, VecU b) {
-  acc = acc + as_floats(a << 16) * as_floats(b << 16);
-  return acc + as_floats(a & 0xffff0000u) * as_floats(b & 0xffff0000u);
-}
-
 inline Vec widen(Halves bits) { return as_floats(__builtin_convertvector(bits, VecU) << 16); }
 
 inline Halves truncate(VecU v) { return __builtin_convertvector(v, Halves); }
 
 inline Wide multiply_even(Wide a, Wide b) { return (a & 0xffffffffu) * (b & 0xffffffffu); }
+
+#endif
+
+#if defined(SPECRT_AVX512BF16)
+
+inline Vec dot_pairs(Vec acc, VecU a, VecU b) {
+  return _mm512_dpbf16_ps(acc, std::bit_cast<__m512bh>(a), std::bit_cast<__m512bh>(b));
+}
+
+#else
+
+inline Vec dot_pairs(Vec acc, VecU a, VecU b) {
+  acc = fma(as_floats(a << 16), as_floats(b << 16), acc);
+  return fma(as_floats(a & 0xffff0000u), as_floats(b & 0xffff0000u), acc);
+}
 
 #endif
 
