@@ -130,23 +130,19 @@ Completion Generator::generate(std::span<const int32_t> prompt, const SamplingPa
 
 void Generator::prefill(Request& request, int32_t length) {
   std::deque<Event> chunks;
-  const auto paced = [&](int32_t end, int32_t step, auto&& enqueue) {
-    for (int32_t begin = 0; begin < end && !request.ended; begin += step) {
-      enqueue(begin, std::min(begin + step, end));
-      chunks.push_back(target_.stream().record());
-      if (chunks.size() <= kChunksAhead) continue;
-      chunks.front().wait();
-      chunks.pop_front();
-      request.ended = !request.report({});
-    }
-  };
-  paced(length, kMaxStepRows, [&](int32_t begin, int32_t end) {
+  for (int32_t begin = 0; begin < length && !request.ended; begin += kMaxStepRows) {
+    const int32_t end = std::min(begin + kMaxStepRows, length);
     if (end < length) {
       loop_.enqueue_prompt_chunk(0, begin, end);
     } else {
       loop_.enqueue_prompt_verdict(0, begin, end);
     }
-  });
+    chunks.push_back(target_.stream().record());
+    if (chunks.size() <= kChunksAhead) continue;
+    chunks.front().wait();
+    chunks.pop_front();
+    request.ended = !request.report({});
+  }
   if (request.ended) {
     request.completion.finish_reason = FinishReason::cancelled;
     return;
