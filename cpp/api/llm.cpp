@@ -50,10 +50,13 @@ struct LLM::State {
           model_drafter.get());
     }
     Drafter* drafter = ngram_drafter ? ngram_drafter.get() : model_drafter.get();
-    generator =
-        std::make_unique<Generator>(target.lane, drafter,
-                                    GeneratorOptions{.draft_tokens = options.num_speculative_tokens,
-                                                     .run_ahead = options.run_ahead});
+    generator = std::make_unique<Generator>(
+        target.lane, drafter,
+        GeneratorOptions{.draft_tokens = options.num_speculative_tokens,
+                         .run_ahead = options.run_ahead,
+                         .step_costs = options.step_costs,
+                         .prefix_caching = options.enable_prefix_caching ? PrefixCaching::on
+                                                                         : PrefixCaching::off});
   }
 
   Lane& lane(EngineRole role) {

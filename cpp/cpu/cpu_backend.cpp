@@ -159,6 +159,9 @@ class CpuBackend : public Backend {
   void propose_ngram(Stream& stream, const ProposeNgramArgs& args) override {
     own_stream(stream).enqueue(args);
   }
+  void begin_catch_up(Stream& stream, const BeginCatchUpArgs& args) override {
+    own_stream(stream).enqueue(args);
+  }
   void begin_draft(Stream& stream, const BeginDraftArgs& args) override {
     own_stream(stream).enqueue(args);
   }

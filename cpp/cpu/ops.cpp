@@ -94,6 +94,10 @@ void run(const Kernels&, const ProposeNgramArgs& args, Team&) {
   propose_ngram(*args.sequence.cells, args.sequence.tok, args.plan);
 }
 
+void run(const Kernels&, const BeginCatchUpArgs& args, Team&) {
+  begin_catch_up(*args.sequence.cells, *args.span, args.rows, args.window);
+}
+
 void run(const Kernels&, const BeginDraftArgs& args, Team&) {
   begin_draft(*args.sequence.cells, *args.span, args.plan);
 }

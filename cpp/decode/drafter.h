@@ -24,8 +24,15 @@ class Drafter {
   // Positions that the drafter can feed; beyond them it drafts nothing.
   virtual int32_t window() const = 0;
 
-  // Prompt tokens [begin, begin + count) of sequence s; only those inside of the window are passed.
-  virtual void enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count) = 0;
+  // Tokens that its KV cache may lack at most when a draft of `capacity` tokens begins; with more,
+  // the draft is empty. Rounds without a draft, and the prompt, must be caught up before.
+  virtual int32_t slack(int32_t capacity) const = 0;
+
+  // Tokens that a catch-up step feeds for each sequence; 0: the drafter has nothing to feed.
+  virtual int32_t catch_up_rows() const = 0;
+
+  // One step that feeds tokens which the drafter's KV cache lacks; may be recorded.
+  virtual void enqueue_catch_up() = 0;
 
   // One draft of every sequence; may be recorded.
   virtual void enqueue_draft(const DraftRequest& request) = 0;

@@ -21,6 +21,27 @@ double seconds_since(Clock::time_point begin) {
 // noticed within a few chunks.
 constexpr size_t kChunksAhead = 2;
 
+// Lets a long prompt be cancelled: waits for all but the newest chunks in a stream, and asks the
+// caller before each wait whether to go on.
+class Pace {
+ public:
+  explicit Pace(Stream& stream) : stream_(stream) {}
+
+  // After a chunk was enqueued; whether to enqueue the next.
+  template <typename GoOn>
+  bool chunk(const GoOn& go_on) {
+    chunks_.push_back(stream_.record());
+    if (chunks_.size() <= kChunksAhead) return true;
+    chunks_.front().wait();
+    chunks_.pop_front();
+    return go_on();
+  }
+
+ private:
+  Stream& stream_;
+  std::deque<Event> chunks_;
+};
+
 // Waits until the stream is idle. The first error of a request is the one that its caller sees;
 // work behind it was dropped.
 void finish(Stream& stream) {
@@ -28,6 +49,17 @@ void finish(Stream& stream) {
     stream.record().wait();
   } catch (const std::exception&) {
   }
+}
+
+const GeneratorOptions& checked(const GeneratorOptions& options, const Drafter* drafter) {
+  if (options.run_ahead < 0 || options.run_ahead > kMaxRunAhead) {
+    fail_argument("run_ahead must be in [0, ", kMaxRunAhead, "], not ", options.run_ahead);
+  }
+  const int32_t most = drafter == nullptr ? 0 : kMaxStepRows - 1;
+  if (options.draft_tokens < 0 || options.draft_tokens > most) {
+    fail_argument("num_speculative_tokens must be in [0, ", most, "], not ", options.draft_tokens);
+  }
+  return options;
 }
 
 void append_logprobs(Completion& completion, const LogprobEntry& entry, int32_t count,
@@ -51,6 +83,8 @@ struct Generator::Request {
   uint32_t read = 0;         // log entries read
   int32_t committed = 0;     // as of the last entry read
   int32_t limit = 0;
+  int32_t unfed = 0;  // tokens that the drafter's KV cache lacks at most when the next round begins
+  std::optional<int32_t> next_draft;  // length of the next round's draft, once chosen
   std::optional<int32_t> logprobs;
   std::vector<int32_t> stop_token_ids;
   std::optional<TextStream> text;
@@ -66,15 +100,11 @@ struct Generator::Request {
 };
 
 Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& options)
-    : target_(target), drafter_(drafter), options_(options), loop_(target, drafter) {
-  if (options.run_ahead < 0 || options.run_ahead > kMaxRunAhead) {
-    fail_argument("run_ahead must be in [0, ", kMaxRunAhead, "], not ", options.run_ahead);
-  }
-  const int32_t most = drafter == nullptr ? 0 : kMaxStepRows - 1;
-  if (options.draft_tokens < 0 || options.draft_tokens > most) {
-    fail_argument("num_speculative_tokens must be in [0, ", most, "], not ", options.draft_tokens);
-  }
-}
+    : target_(target),
+      drafter_(drafter),
+      options_(checked(options, drafter)),
+      loop_(target, drafter),
+      draft_length_(options_.step_costs, options_.draft_tokens) {}
 
 void Generator::start(Request& request, std::span<const int32_t> prompt,
                       const SamplingParams& params) {
@@ -92,14 +122,20 @@ void Generator::start(Request& request, std::span<const int32_t> prompt,
   }
   request.completion.seed = params.seed ? *params.seed : std::random_device{}();
   Sequence& sequence = target_.sequence(0);
+  const auto length = static_cast<int32_t>(prompt.size());
+  const int32_t cached = cached_prefix(prompt);
+  const int32_t draft_kv = std::min<int32_t>(cached, sequence.cells().cells->draft_kv);
   sequence.begin({.prompt = prompt,
                   .eos = eos,
                   .max_tokens = params.max_tokens,
-                  .draft_window = drafter_ == nullptr ? 0 : drafter_->window(),
+                  .draft_kv = draft_kv,
                   .seed = request.completion.seed},
                  params);
-  request.completion.metrics.prompt_tokens = static_cast<int32_t>(prompt.size());
-  request.committed = static_cast<int32_t>(prompt.size());
+  cached_.reset();
+  request.completion.metrics.prompt_tokens = length;
+  request.completion.metrics.cached_tokens = std::min(cached, length - 1);
+  request.committed = length;
+  request.unfed = length + 1 - draft_kv;
   request.stop_token_ids = params.stop_token_ids;
   request.text.emplace(plan.vocabulary, params);
   if (params.logprobs) {
@@ -124,45 +160,72 @@ Completion Generator::generate(std::span<const int32_t> prompt, const SamplingPa
     throw;
   }
   drain(request);
+  if (request.read > 0) cached_ = target_.sequence(0).begun();
   request.completion.metrics.total_time = seconds_since(request.begin);
   return std::move(request.completion);
 }
 
+// Tokens at the beginning of the prompt whose keys and values the caches hold from the last
+// sequence: all that is committed but for the last token, which was not fed. A row's keys and
+// values do not depend on the step that fed it, so they are those of a fresh prompt, bit for bit.
+int32_t Generator::cached_prefix(std::span<const int32_t> prompt) const {
+  const Sequence& sequence = target_.sequence(0);
+  if (options_.prefix_caching == PrefixCaching::off || cached_ != sequence.begun()) return 0;
+  const SequenceCells& cells = sequence.cells();
+  const int32_t most = std::min(static_cast<int32_t>(prompt.size()), cells.cells->committed - 1);
+  int32_t same = 0;
+  while (same < most && cells.tok[same] == prompt[static_cast<size_t>(same)]) ++same;
+  return same;
+}
+
 void Generator::prefill(Request& request, int32_t length) {
-  std::deque<Event> chunks;
-  for (int32_t begin = 0; begin < length && !request.ended; begin += kMaxStepRows) {
+  Pace pace(target_.stream());
+  for (int32_t begin = request.completion.metrics.cached_tokens; begin < length;
+       begin += kMaxStepRows) {
     const int32_t end = std::min(begin + kMaxStepRows, length);
     if (end < length) {
       loop_.enqueue_prompt_chunk(0, begin, end);
     } else {
       loop_.enqueue_prompt_verdict(0, begin, end);
     }
-    chunks.push_back(target_.stream().record());
-    if (chunks.size() <= kChunksAhead) continue;
-    chunks.front().wait();
-    chunks.pop_front();
-    request.ended = !request.report({});
-  }
-  if (request.ended) {
-    request.completion.finish_reason = FinishReason::cancelled;
+    if (pace.chunk([&] { return request.report({}); })) continue;
+    request.end(FinishReason::cancelled);
     return;
   }
   request.events.push_back(target_.stream().record());
-  if (drafter_ == nullptr || request.limit == length + 1) return;
-  for (int32_t begin = 0, end = std::min(length, drafter_->window()); begin < end;
-       begin += kMaxStepRows) {
-    drafter_->enqueue_prompt_chunk(0, begin, std::min(kMaxStepRows, end - begin));
-  }
 }
 
 void Generator::enqueue_rounds(Request& request) {
-  // Every live round commits at least one token, so rounds beyond the limit are never needed.
-  const auto wanted = [&] {
+  while (!request.ended) {
+    // Every live round commits at least one token, so rounds beyond the limit are never needed.
     const auto in_flight = static_cast<int32_t>(request.events.size());
-    return !request.ended && in_flight <= options_.run_ahead &&
-           request.committed + in_flight < request.limit;
-  };
-  while (wanted()) request.events.push_back(loop_.enqueue_round(options_.draft_tokens));
+    const int32_t left = request.limit - request.committed - in_flight;
+    if (in_flight > options_.run_ahead || left <= 0) return;
+    if (!request.next_draft) {
+      request.next_draft = draft_length_.choose({.unfed = request.unfed, .left = left});
+    }
+    const int32_t draft_tokens = *request.next_draft;
+    if (draft_tokens > 0 && !catch_up(request, draft_tokens)) return;
+    request.next_draft.reset();
+    request.events.push_back(loop_.enqueue_round(draft_tokens));
+    request.unfed = draft_tokens > 0 ? draft_tokens + 2 : request.unfed + 1;
+  }
+}
+
+// Enqueues what the drafter must feed before it can draft; false: not now. Behind a long prompt
+// that takes a while, so tokens that are there already are read before it.
+bool Generator::catch_up(Request& request, int32_t draft_tokens) {
+  const int32_t rows = drafter_->catch_up_rows(), slack = drafter_->slack(draft_tokens);
+  const int32_t steps = rows == 0 ? 0 : std::max(0, (request.unfed - slack + rows - 1) / rows);
+  if (steps > static_cast<int32_t>(kChunksAhead) && !request.events.empty()) return false;
+  Pace pace(drafter_->stream());
+  for (int32_t i = 0; i < steps; ++i) {
+    loop_.enqueue_catch_up();
+    if (pace.chunk([&] { return request.report({}); })) continue;
+    request.end(FinishReason::cancelled);
+    return false;
+  }
+  return true;
 }
 
 void Generator::read_entry(Request& request) {
@@ -174,6 +237,7 @@ void Generator::read_entry(Request& request) {
     request.end(entry.stop == Stop::eos ? FinishReason::stop : FinishReason::length);
   }
   const int32_t kept = take_tokens(request, {entry.tokens, static_cast<size_t>(entry.count)});
+  draft_length_.observe(entry.judged, entry.accepted);
   GenerationMetrics& metrics = request.completion.metrics;
   if (request.read == 1) {
     metrics.time_to_first_token = seconds_since(request.begin);

@@ -3,8 +3,10 @@
 
 #include <deque>
 #include <functional>
+#include <optional>
 #include <span>
 
+#include "decode/draft_length.h"
 #include "decode/lockstep.h"
 #include "specrt/types.h"
 
@@ -13,9 +15,16 @@ namespace specrt {
 // Told what a round added; returning false cancels the completion.
 using OnProgress = std::function<bool(const Progress& progress)>;
 
+enum class PrefixCaching {
+  off,
+  on,  // a prompt that begins as the sequence before it feeds only what differs
+};
+
 struct GeneratorOptions {
-  int32_t draft_tokens = 0;  // drafted tokens in a round at most
-  int32_t run_ahead = 1;     // rounds enqueued before the verdict of an earlier one is read
+  int32_t draft_tokens = 0;   // drafted tokens in a round at most
+  int32_t run_ahead = 1;      // rounds enqueued before the verdict of an earlier one is read
+  StepCosts step_costs = {};  // draft lengths follow from them; without, all rounds draft the most
+  PrefixCaching prefix_caching = PrefixCaching::on;
 };
 
 inline constexpr int32_t kMaxRunAhead = 8;
@@ -34,8 +43,10 @@ class Generator {
   struct Request;
 
   void start(Request& request, std::span<const int32_t> prompt, const SamplingParams& params);
+  int32_t cached_prefix(std::span<const int32_t> prompt) const;
   void prefill(Request& request, int32_t length);
   void enqueue_rounds(Request& request);
+  bool catch_up(Request& request, int32_t draft_tokens);
   void read_entry(Request& request);
   int32_t take_tokens(Request& request, std::span<const int32_t> tokens);
   void drain(Request& request);
@@ -44,6 +55,8 @@ class Generator {
   Drafter* drafter_;
   GeneratorOptions options_;
   Lockstep loop_;
+  DraftLength draft_length_;
+  std::optional<uint64_t> cached_;  // Sequence::begun() of the one that the KV caches hold
 };
 
 }  // namespace specrt

@@ -51,14 +51,26 @@ Event Lockstep::enqueue_round(int32_t draft_tokens) {
   SPECRT_CHECK(draft_tokens >= 0 && (draft_tokens == 0 || drafter_ != nullptr), "cannot draft ",
                draft_tokens, " tokens without a drafter");
   const Recorded& round = recorded(draft_tokens);
-  if (round.draft) {
-    const bool joined = &drafter_->stream() != &target_.stream();
-    if (joined) drafter_->stream().wait(target_.stream().record());
-    round.draft->launch(drafter_->stream());
-    if (joined) target_.stream().wait(drafter_->stream().record());
-  }
+  if (round.draft) launch_draft(*round.draft);
   round.target->launch(target_.stream());
   return target_.stream().record();
+}
+
+void Lockstep::enqueue_catch_up() {
+  SPECRT_CHECK(drafter_ != nullptr, "nothing can catch up without a drafter");
+  if (!catch_up_) {
+    catch_up_ =
+        drafter_->backend().record(drafter_->stream(), [&] { drafter_->enqueue_catch_up(); });
+  }
+  launch_draft(*catch_up_);
+}
+
+// Between the target's rounds: after the last commit, before the next step.
+void Lockstep::launch_draft(RecordedWork& work) {
+  const bool joined = &drafter_->stream() != &target_.stream();
+  if (joined) drafter_->stream().wait(target_.stream().record());
+  work.launch(drafter_->stream());
+  if (joined) target_.stream().wait(drafter_->stream().record());
 }
 
 }  // namespace specrt

@@ -20,6 +20,9 @@ class Lockstep {
   void enqueue_prompt_chunk(size_t s, int32_t begin, int32_t end);
   void enqueue_prompt_verdict(size_t s, int32_t begin, int32_t end);
 
+  // One step of the drafter over tokens that it has not fed (Drafter::enqueue_catch_up).
+  void enqueue_catch_up();
+
   // One round of every sequence with at most `draft_tokens` drafted tokens. Recorded on first use.
   // The event covers the commit.
   Event enqueue_round(int32_t draft_tokens);
@@ -37,8 +40,11 @@ class Lockstep {
   void enqueue_target(int32_t draft_tokens);
   void enqueue_judge(size_t s, int32_t first_row);
 
+  void launch_draft(RecordedWork& work);
+
   Lane& target_;
   Drafter* drafter_;
+  std::unique_ptr<RecordedWork> catch_up_;
   std::map<int32_t, Recorded> recorded_;
 };
 

@@ -1,29 +1,47 @@
 #include "decode/model_drafter.h"
 
+#include <algorithm>
+
 namespace specrt {
 namespace {
 
-// Rows of the first draft step: two after a fully accepted draft, more where rounds without a draft
-// left the drafter behind. The rows that do not exist cost nothing.
-constexpr int32_t kCatchUpRows = 8;
+// Rows of the first draft step at least. The rows that do not exist cost nothing.
+constexpr int32_t kFewestRows = 8;
 
 }  // namespace
 
-void ModelDrafter::enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count) {
-  lane_.enqueue_prompt_chunk(s, begin, count, Head::none);
+// One round commits up to capacity + 1 tokens; where something else drafted them before this model,
+// it has fed none of them yet.
+int32_t ModelDrafter::slack(int32_t capacity) const {
+  return std::min(std::max(kFewestRows, capacity + 2), catch_up_rows());
+}
+
+int32_t ModelDrafter::catch_up_rows() const {
+  return kMaxStepRows / static_cast<int32_t>(lane_.size());
+}
+
+void ModelDrafter::enqueue_catch_up() {
+  for (size_t s = 0; s < lane_.size(); ++s) {
+    backend().begin_catch_up(stream(), {.sequence = lane_.sequence(s).cells(),
+                                        .span = lane_.span(s),
+                                        .rows = catch_up_rows(),
+                                        .window = window()});
+  }
+  lane_.enqueue_step(catch_up_rows(), Head::none);
 }
 
 void ModelDrafter::enqueue_draft(const DraftRequest& request) {
+  const int32_t rows = slack(request.capacity);
   for (size_t s = 0; s < lane_.size(); ++s) {
     backend().begin_draft(stream(), {.sequence = lane_.sequence(s).cells(),
                                      .span = lane_.span(s),
                                      .plan = {.capacity = request.capacity,
                                               .bonus_rows = request.bonus_rows,
                                               .window = window(),
-                                              .catch_up_rows = kCatchUpRows,
+                                              .catch_up_rows = rows,
                                               .order = request.order}});
   }
-  enqueue_step(kCatchUpRows, 0);
+  enqueue_step(rows, 0);
   for (int32_t index = 1; index < request.capacity; ++index) enqueue_step(1, index);
 }
 

@@ -13,7 +13,9 @@ class ModelDrafter final : public Drafter {
   Stream& stream() const override { return lane_.stream(); }
   Backend& backend() const override { return lane_.backend(); }
   int32_t window() const override { return lane_.model().context(); }
-  void enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count) override;
+  int32_t slack(int32_t capacity) const override;
+  int32_t catch_up_rows() const override;
+  void enqueue_catch_up() override;
   void enqueue_draft(const DraftRequest& request) override;
 
  private:

@@ -1,5 +1,6 @@
 #include "decode/ngram_drafter.h"
 
+#include <limits>
 #include <utility>
 
 #include "base/error.h"
@@ -27,8 +28,12 @@ NgramDrafter::NgramDrafter(Backend& backend, Stream& stream, std::vector<Sequenc
   }
 }
 
-void NgramDrafter::enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count) {
-  if (then_ != nullptr) then_->enqueue_prompt_chunk(s, begin, count);
+int32_t NgramDrafter::slack(int32_t capacity) const {
+  return then_ == nullptr ? std::numeric_limits<int32_t>::max() : then_->slack(capacity);
+}
+
+void NgramDrafter::enqueue_catch_up() {
+  if (then_ != nullptr) then_->enqueue_catch_up();
 }
 
 void NgramDrafter::enqueue_draft(const DraftRequest& request) {

@@ -23,7 +23,9 @@ class NgramDrafter final : public Drafter {
   Stream& stream() const override { return stream_; }
   Backend& backend() const override { return backend_; }
   int32_t window() const override { return then_ == nullptr ? 0 : then_->window(); }
-  void enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count) override;
+  int32_t slack(int32_t capacity) const override;
+  int32_t catch_up_rows() const override { return then_ == nullptr ? 0 : then_->catch_up_rows(); }
+  void enqueue_catch_up() override;
   void enqueue_draft(const DraftRequest& request) override;
 
  private:

@@ -114,6 +114,7 @@ void Sequence::begin(const Start& start, const SamplingParams& params) {
   if (start.eos.size() > static_cast<size_t>(kMaxEos)) {
     fail_argument(start.eos.size(), " stop tokens; at most ", kMaxEos, " are possible");
   }
+  ++begun_;
   reset(start);
   set_options(length, params);
 }
@@ -125,8 +126,8 @@ void Sequence::reset(const Start& start) {
   s.tail = 1;
   s.drafted = 0;
   s.appended = 0;
-  s.draft_kv = std::min(length, start.draft_window);
-  s.draft_end = std::min(length, start.draft_window);
+  s.draft_kv = start.draft_kv;
+  s.draft_end = start.draft_kv;
   s.snap_begin = length;
   s.snap_count = 0;
   s.limit = length + std::min(start.max_tokens, context_ - length);

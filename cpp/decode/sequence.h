@@ -23,7 +23,7 @@ class Sequence {
     std::span<const int32_t> prompt = {};  // 1 .. context - 1 tokens
     std::span<const int32_t> eos = {};     // tokens that end the sequence, at most kMaxEos
     int32_t max_tokens = 1;                // the context ends a sequence earlier
-    int32_t draft_window = 0;              // positions that the drafter can feed
+    int32_t draft_kv = 0;                  // prompt tokens that the drafter's KV cache holds
     uint64_t seed = 0;
   };
 
@@ -38,12 +38,14 @@ class Sequence {
 
   const SequenceCells& cells() const { return cells_; }
   int32_t context() const { return context_; }
+  uint64_t begun() const { return begun_; }  // sequences so far: whose tokens and caches these are
 
  private:
   void reset(const Start& start);
   void set_options(int32_t length, const SamplingParams& params);
 
   int32_t context_;
+  uint64_t begun_ = 0;
   Buffer memory_;
   SequenceCells cells_;
 };

@@ -43,6 +43,7 @@ class Backend {
   virtual void copy_to_host(Stream& stream, const CopyToHostArgs& args) = 0;
   virtual void feed_prompt(Stream& stream, const FeedPromptArgs& args) = 0;
   virtual void propose_ngram(Stream& stream, const ProposeNgramArgs& args) = 0;
+  virtual void begin_catch_up(Stream& stream, const BeginCatchUpArgs& args) = 0;
   virtual void begin_draft(Stream& stream, const BeginDraftArgs& args) = 0;
   virtual void pick_draft(Stream& stream, const PickDraftArgs& args) = 0;
   virtual void feed_tail(Stream& stream, const FeedTailArgs& args) = 0;

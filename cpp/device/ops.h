@@ -168,6 +168,13 @@ struct ProposeNgramArgs {
   NgramPlan plan;
 };
 
+struct BeginCatchUpArgs {
+  SequenceCells sequence;
+  StepSpan* span = nullptr;
+  int32_t rows = 0;    // fed at most
+  int32_t window = 0;  // as in DraftPlan
+};
+
 struct BeginDraftArgs {
   SequenceCells sequence;
   StepSpan* span = nullptr;

@@ -64,6 +64,19 @@ SPECRT_HD inline void propose_ngram(Cells& s, Cell<int32_t>* tok, const NgramPla
   }
 }
 
+// Catch-up step of an autoregressive drafter: feeds tokens that its KV cache lacks, at most `rows`
+// and all but the last, which the first draft step needs. Nothing is proposed.
+SPECRT_HD inline void begin_catch_up(Cells& s, StepSpan& span, int32_t rows, int32_t window) {
+  const int32_t kv = s.draft_kv;
+  const int32_t end = min_i32(s.committed - 2 + s.tail, window);
+  const int32_t fed = running(s) ? max_i32(0, min_i32(rows, end - kv)) : 0;
+  span.base = kv;
+  span.rows = fed;
+  if (fed == 0) return;
+  s.draft_kv = kv + fed;
+  s.draft_end = kv + fed;
+}
+
 // First draft op: decides c, plans the drafter's KV length, and gives the span of the first step.
 SPECRT_HD inline void begin_draft(Cells& s, StepSpan& span, const DraftPlan& plan) {
   if (!running(s)) {

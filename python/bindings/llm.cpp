@@ -79,6 +79,31 @@ std::variant<std::monostate, int32_t, nb::bytes> stop_reason(const Completion& c
   return {};
 }
 
+void init_options(nb::module_& module) {
+  nb::class_<StepCosts>(module, "StepCosts")
+      .def(
+          "__init__",
+          [](StepCosts* self, const std::vector<std::pair<int32_t, double>>& target,
+             const std::vector<std::pair<int32_t, double>>& draft) {
+            new (self) StepCosts;
+            for (const auto& [rows, ms] : target) self->target.push_back({rows, ms});
+            for (const auto& [rows, ms] : draft) self->draft.push_back({rows, ms});
+          },
+          nb::arg("target") = nb::list(), nb::arg("draft") = nb::list());
+  nb::class_<LLMOptions>(module, "LLMOptions")
+      .def(nb::init<>())
+      .def_rw("target", &LLMOptions::target)
+      .def_rw("drafter", &LLMOptions::drafter)
+      .def_rw("prompt_lookup_min", &LLMOptions::prompt_lookup_min)
+      .def_rw("prompt_lookup_max", &LLMOptions::prompt_lookup_max)
+      .def_rw("num_speculative_tokens", &LLMOptions::num_speculative_tokens)
+      .def_rw("step_costs", &LLMOptions::step_costs)
+      .def_rw("threads", &LLMOptions::threads)
+      .def_rw("run_ahead", &LLMOptions::run_ahead)
+      .def_rw("enable_prefix_caching", &LLMOptions::enable_prefix_caching)
+      .def_rw("isa", &LLMOptions::isa);
+}
+
 void init_types(nb::module_& module) {
   nb::class_<SamplingParams>(module, "SamplingParams")
       .def(nb::init<>())
@@ -111,6 +136,7 @@ void init_types(nb::module_& module) {
       .def_ro("committed", &RoundRecord::committed);
   nb::class_<GenerationMetrics>(module, "GenerationMetrics")
       .def_ro("prompt_tokens", &GenerationMetrics::prompt_tokens)
+      .def_ro("cached_tokens", &GenerationMetrics::cached_tokens)
       .def_ro("time_to_first_token", &GenerationMetrics::time_to_first_token)
       .def_ro("total_time", &GenerationMetrics::total_time)
       .def_ro("rounds", &GenerationMetrics::rounds);
@@ -130,26 +156,11 @@ void init_types(nb::module_& module) {
 }  // namespace
 
 void init_llm(nb::module_& module) {
+  init_options(module);
   init_types(module);
   nb::class_<LLM>(module, "LLM")
-      .def(
-          "__init__",
-          [](LLM* self, std::string target, std::string drafter, int32_t num_speculative_tokens,
-             int32_t threads, int32_t run_ahead, std::string isa, int32_t prompt_lookup_min,
-             int32_t prompt_lookup_max) {
-            new (self) LLM({.target = std::move(target),
-                            .drafter = std::move(drafter),
-                            .prompt_lookup_min = prompt_lookup_min,
-                            .prompt_lookup_max = prompt_lookup_max,
-                            .num_speculative_tokens = num_speculative_tokens,
-                            .threads = threads,
-                            .run_ahead = run_ahead,
-                            .isa = std::move(isa)});
-          },
-          nb::arg("target"), nb::arg("drafter") = "", nb::arg("num_speculative_tokens") = 0,
-          nb::arg("threads") = 0, nb::arg("run_ahead") = 1, nb::arg("isa") = "",
-          nb::arg("prompt_lookup_min") = 0, nb::arg("prompt_lookup_max") = 0,
-          nb::call_guard<nb::gil_scoped_release>())
+      .def(nb::init<const LLMOptions&>(), nb::arg("options"),
+           nb::call_guard<nb::gil_scoped_release>())
       .def("generate", &generate, nb::arg("prompt"), nb::arg("params"),
            nb::arg("on_progress") = nb::none())
       .def("time_steps", &LLM::time_steps, nb::arg("role"), nb::arg("rows"), nb::arg("cached"),

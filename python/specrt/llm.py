@@ -4,12 +4,14 @@ import operator
 import os
 import queue
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import SupportsIndex
 
 from specrt import _core
 from specrt.bundle import Bundle, open_bundle
+from specrt.curves import mismatch
 from specrt.methods import MethodChoice, choose_method
 from specrt.outputs import RequestOutput, StreamChunk, output_of
 from specrt.sampling_params import SamplingParams
@@ -26,13 +28,15 @@ class LLM:
         method: "auto", "autoregressive", "speculative" (the bundle's draft model), "ngram" (what
             followed the same tokens before) or "ngram+speculative" (the draft model where that
             finds nothing). The output is the same with each.
-        num_speculative_tokens: tokens drafted in a round, 1 to 63; None takes what the measured
-            step times favour.
+        num_speculative_tokens: tokens drafted in every round, 1 to 63; None drafts as many as
+            should pay, by the bundle's step times and by how the last drafts held, down to none.
         speculative_config: the two arguments above as vLLM spells them, for example
             {"method": "draft_model", "num_speculative_tokens": 4}.
         threads: cores to use; None takes all that the process may run on.
         isa: instruction set to use instead of the best one, for tests.
         run_ahead: rounds enqueued before an earlier verdict is read, 0 to 8.
+        enable_prefix_caching: whether a prompt that begins like the text before it feeds only the
+            rest, as the next turn of a conversation does. The output is the same.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -49,6 +53,7 @@ class LLM:
         *,
         isa: str = "",
         run_ahead: int = 1,
+        enable_prefix_caching: bool = True,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else _open(bundle)
         cores = len(os.sched_getaffinity(0))
@@ -58,18 +63,20 @@ class LLM:
         choice = choose_method(self.bundle, method, num_speculative_tokens, speculative_config)
         self._choice: MethodChoice = choice
         self.tokenizer = Tokenizer(self.bundle.path)
-        drafter = self.bundle.drafters["draft"] if choice.uses_draft_model else ""
-        lookup_min, lookup_max = choice.lookup or (0, 0)
-        self.core = _core.LLM(
-            target=str(self.bundle.target_engine),
-            drafter=str(drafter),
-            num_speculative_tokens=choice.num_speculative_tokens,
-            threads=self.threads,
-            run_ahead=run_ahead,
-            isa=isa,
-            prompt_lookup_min=lookup_min,
-            prompt_lookup_max=lookup_max,
-        )
+        options = _core.LLMOptions()
+        options.target = str(self.bundle.target_engine)
+        if choice.uses_draft_model:
+            options.drafter = str(self.bundle.drafters["draft"])
+        options.prompt_lookup_min, options.prompt_lookup_max = choice.lookup or (0, 0)
+        options.num_speculative_tokens = choice.num_speculative_tokens
+        options.step_costs = _step_costs(self.bundle, choice)
+        options.threads = self.threads
+        options.run_ahead = run_ahead
+        options.enable_prefix_caching = enable_prefix_caching
+        options.isa = isa
+        self.core = _core.LLM(options)
+        if method == "auto" or choice.lengths == "adaptive":
+            self._warn_of_other_curves()
 
     @property
     def method(self) -> str:
@@ -120,6 +127,19 @@ class LLM:
         params = sampling_params or SamplingParams()
         prompt_ids = self._token_ids(prompt)
         return self._stream(prompt_ids, params)
+
+    def _warn_of_other_curves(self) -> None:
+        from specrt.eval.machine import cpu_model
+
+        isa = self.core.backend.partition(":")[2]
+        other = mismatch(self.bundle.curves or {}, cpu_model(), self.threads, isa)
+        if self.bundle.curves is not None and other is not None:
+            warnings.warn(
+                f"the step times of {self.bundle.path} were measured {other}; draft lengths and "
+                f"the method chosen may not be the best. Measure again with: specrt tune "
+                f"{self.bundle.path}",
+                stacklevel=3,
+            )
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
@@ -185,6 +205,17 @@ class LLM:
         finally:
             wanted.clear()
             worker.join()
+
+
+def _step_costs(bundle: Bundle, choice: MethodChoice) -> _core.StepCosts:
+    """What adaptive draft lengths follow from; empty for fixed ones."""
+    if choice.lengths == "fixed" or bundle.curves is None:
+        return _core.StepCosts()
+    from specrt.eval.draft_length import step_curves
+
+    curves = step_curves(bundle.curves)
+    draft = curves["draft"].points if choice.uses_draft_model and "draft" in curves else ()
+    return _core.StepCosts(list(curves["target"].points), list(draft))
 
 
 def _open(bundle: str | Path) -> Bundle:

@@ -1,9 +1,11 @@
 """Which decoding method runs: names, aliases, and what `auto` means."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 from specrt.bundle import Bundle
+from specrt.curves import fastest_method
 
 METHODS = ("auto", "autoregressive", "speculative", "ngram", "ngram+speculative")
 
@@ -14,8 +16,11 @@ _CONFIG_KEYS = ("method", "num_speculative_tokens", "prompt_lookup_max", "prompt
 _MAX_LOOKUP = 16
 _DEFAULT_LOOKUP = (2, 4)
 
+_WITH_DRAFT_MODEL = ("speculative", "ngram+speculative")
+
 _MAX_SPECULATIVE_TOKENS = 63
-_DEFAULT_SPECULATIVE_TOKENS = 4
+_DEFAULT_SPECULATIVE_TOKENS = 4  # where no step times are known
+_MOST_ADAPTIVE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -26,16 +31,18 @@ class MethodChoice:
         method: one of METHODS but "auto".
         num_speculative_tokens: tokens that are drafted in a round at most; 0: none.
         lookup: fewest and most tokens that an n-gram lookup matches; None: no lookup.
+        lengths: "fixed", every round drafts as many tokens; "adaptive", as many as should pay.
     """
 
     method: str
     num_speculative_tokens: int = 0
     lookup: tuple[int, int] | None = None
+    lengths: Literal["fixed", "adaptive"] = "fixed"
 
     @property
     def uses_draft_model(self) -> bool:
         """Whether the bundle's draft model drafts."""
-        return self.method in ("speculative", "ngram+speculative")
+        return self.method in _WITH_DRAFT_MODEL
 
 
 @dataclass(frozen=True)
@@ -60,43 +67,47 @@ def choose_method(
     """
     request = _request(method, num_speculative_tokens, speculative_config)
     tokens = request.num_speculative_tokens
-    if request.method == "auto":
-        return _auto(bundle, tokens)
-    if request.method == "autoregressive":
+    name = request.method if request.method != "auto" else _auto(bundle, tokens)
+    if name == "autoregressive":
         if tokens is not None:
             raise ValueError(
                 'num_speculative_tokens needs a method that drafts, not "autoregressive"'
             )
-        return MethodChoice("autoregressive")
-    lookup = request.lookup or _DEFAULT_LOOKUP if "ngram" in request.method else None
-    choice = MethodChoice(request.method, tokens or _DEFAULT_SPECULATIVE_TOKENS, lookup)
-    if not choice.uses_draft_model:
-        return choice
-    if not bundle.has_draft:
+        return MethodChoice(name)
+    if name in _WITH_DRAFT_MODEL and not bundle.has_draft:
         raise ValueError(
             f"{bundle.path} has no draft model; build it with: "
             f"specrt build MODEL --draft MODEL -o {bundle.path}"
         )
-    return replace(choice, num_speculative_tokens=tokens or max(1, _favoured_tokens(bundle)))
-
-
-def _auto(bundle: Bundle, num_speculative_tokens: int | None) -> MethodChoice:
-    """Speculative where the bundle has a draft and the measured step times do not speak against."""
-    tokens = num_speculative_tokens
-    if tokens is None:
-        tokens = _favoured_tokens(bundle) if bundle.has_draft else 0
-    if tokens == 0 or not bundle.has_draft:
-        return MethodChoice("autoregressive")
-    return MethodChoice("speculative", tokens)
-
-
-def _favoured_tokens(bundle: Bundle) -> int:
-    """The draft length that the measured step times favour; a usual one before they exist."""
+    lookup = request.lookup or _DEFAULT_LOOKUP if "ngram" in name else None
+    if tokens is not None:
+        return MethodChoice(name, tokens, lookup)
     if bundle.curves is None:
-        return _DEFAULT_SPECULATIVE_TOKENS
-    from specrt.eval.draft_length import favoured_draft_length
+        return MethodChoice(name, _DEFAULT_SPECULATIVE_TOKENS, lookup)
+    return MethodChoice(name, _MOST_ADAPTIVE_TOKENS, lookup, "adaptive")
 
-    return favoured_draft_length(bundle.curves)
+
+def available_methods(bundle: Bundle) -> list[str]:
+    """The methods that `bundle` can run, "auto" left out."""
+    return [
+        name
+        for name in METHODS
+        if name != "auto" and (bundle.has_draft or name not in _WITH_DRAFT_MODEL)
+    ]
+
+
+def _auto(bundle: Bundle, num_speculative_tokens: int | None) -> str:
+    """What measured fastest; before that, speculative where there is a draft model.
+
+    Whoever gives a number of tokens wants drafts.
+    """
+    fastest = fastest_method(bundle.curves) if bundle.curves is not None else None
+    drafting = "speculative" if bundle.has_draft else "ngram"
+    if num_speculative_tokens is not None:
+        return fastest if fastest not in (None, "autoregressive") else drafting
+    if fastest in available_methods(bundle):
+        return fastest
+    return "speculative" if bundle.has_draft else "autoregressive"
 
 
 def _request(

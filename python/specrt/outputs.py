@@ -46,9 +46,19 @@ class SpeculativeMetrics:
 
 @dataclass(frozen=True)
 class RequestMetrics:
-    """Counts and times of one completion."""
+    """Counts and times of one completion.
+
+    Attributes:
+        prompt_tokens: length of the prompt.
+        cached_tokens: of these, found in the KV cache, so not fed again.
+        completion_tokens: tokens returned.
+        ttft_ms: time to the first token.
+        total_ms: of the whole call.
+        rounds: what each target step after the prompt's did.
+    """
 
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
     ttft_ms: float
     total_ms: float
@@ -151,6 +161,7 @@ def output_of(
         method=method,
         metrics=RequestMetrics(
             prompt_tokens=times.prompt_tokens,
+            cached_tokens=times.cached_tokens,
             completion_tokens=len(completion.token_ids),
             ttft_ms=1000.0 * times.time_to_first_token,
             total_ms=1000.0 * times.total_time,

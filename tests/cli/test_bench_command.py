@@ -59,7 +59,7 @@ def test_rows(
     assert drafted["num_speculative_tokens"] == 3
     assert drafted["draft_acceptance_rate"] == 1.0  # the draft model is the target
     assert 1.0 < drafted["mean_acceptance_length"] <= 4.0
-    assert drafted["bytes_per_step"] == 4 * base["bytes_per_step"]
+    assert 3 * base["bytes_per_step"] < drafted["bytes_per_step"] <= 4 * base["bytes_per_step"]
     assert drafted["machine"]["memory_bandwidth_gb_per_second"] > 0
     for row in rows:
         assert row["tokens_per_second"] > 0

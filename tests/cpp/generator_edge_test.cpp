@@ -167,31 +167,54 @@ TEST_CASE("a drafter whose window ends within a draft drafts up to its end") {
   }
 }
 
-TEST_CASE("an autoregressive round behind a full accept, and drafting again") {
-  Config config = edge_config(1);
-  config.rig.context = config.rig.window = 200;
-  config.asks[0].max_tokens = 100;
-  Rig rig(config.rig);
-  Lockstep loop(*rig.target, rig.drafter.get());
-  Sequence& sequence = *rig.sequences[0];
-  sequence.begin({.prompt = config.asks[0].prompt, .max_tokens = 100, .draft_window = 200},
-                 config.asks[0].params());
-  rig.drafter->enqueue_prompt_chunk(0, 0, 3);
-  loop.enqueue_prompt_verdict(0, 0, 3);
-  uint32_t round = 1;
-  const auto drafted = [&](int32_t draft_tokens) {
+// A lockstep loop over a perfect drafter, round by round.
+struct ByHand {
+  ByHand() : rig(config.rig), loop(*rig.target, rig.drafter.get()), sequence(*rig.sequences[0]) {
+    sequence.begin({.prompt = config.asks[0].prompt, .max_tokens = 100}, config.asks[0].params());
+    loop.enqueue_prompt_verdict(0, 0, 3);
+  }
+
+  int32_t drafted(int32_t draft_tokens) {
     loop.enqueue_round(draft_tokens).wait();
     return sequence.entry(round++).drafted;
-  };
-  CHECK_EQ(drafted(4), 4);
-  CHECK_EQ(drafted(0), 0);
-  CHECK_EQ(drafted(4), 4);  // three tokens to catch up with
-  for (int i = 0; i < 20; ++i) CHECK_EQ(drafted(0), 0);
+  }
+
+  static Config make() {
+    Config config = edge_config(1);
+    config.rig.context = config.rig.window = 200;
+    config.asks[0].max_tokens = 100;
+    return config;
+  }
+
+  Config config = make();
+  Rig rig;
+  Lockstep loop;
+  Sequence& sequence;
+  uint32_t round = 1;
+};
+
+TEST_CASE("an autoregressive round behind a full accept, and drafting again") {
+  ByHand hand;
+  CHECK_EQ(hand.drafted(4), 4);
+  CHECK_EQ(hand.drafted(0), 0);
+  CHECK_EQ(hand.drafted(4), 4);  // three tokens to catch up with
+  for (int i = 0; i < 20; ++i) CHECK_EQ(hand.drafted(0), 0);
   int lost = 0;
-  while (drafted(4) == 0) ++lost;
+  while (hand.drafted(4) == 0) ++lost;
   CHECK_EQ(lost, 2);  // eight tokens a round of the 21 that are missing
-  CHECK(rig.backend.violations().empty());
-  CHECK_EQ(sequence.entry(round - 1).accepted, 4);
+  CHECK(hand.rig.backend.violations().empty());
+  CHECK_EQ(hand.sequence.entry(hand.round - 1).accepted, 4);
+}
+
+TEST_CASE("behind a catch-up step drafting resumes at once") {
+  ByHand hand;
+  for (int i = 0; i < 50; ++i) CHECK_EQ(hand.drafted(0), 0);
+  hand.loop.enqueue_catch_up();  // the prompt and the 50 tokens
+  CHECK_EQ(hand.drafted(4), 4);
+  CHECK_EQ(hand.sequence.entry(hand.round - 1).accepted, 4);
+  hand.loop.enqueue_catch_up();  // nothing is missing
+  CHECK_EQ(hand.drafted(4), 4);
+  CHECK(hand.rig.backend.violations().empty());
 }
 
 TEST_CASE("two sequences of which one has stopped") {

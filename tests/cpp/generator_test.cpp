@@ -31,6 +31,24 @@ std::string run_and_compare(Rig& rig, const Config& config) {
   return difference(rig, config, run_generator(rig, config, {}));
 }
 
+// A request whose op number `count` throws; `cancel_at` ends it at that callback (0: never).
+// Returns whether generate() threw.
+bool run_with_error(Generator& generator, Rig& rig, const Config& config, uint64_t count,
+                    uint64_t cancel_at) {
+  rig.backend.fail_op(count);
+  uint64_t calls = 0;
+  bool thrown = false;
+  try {
+    generator.generate(config.asks[0].prompt, config.asks[0].params(),
+                       [&](const Progress&) { return ++calls != cancel_at; });
+  } catch (const Error& error) {
+    thrown = true;
+    CHECK_EQ(std::string(error.what()), "this op was told to fail");
+  }
+  rig.backend.fail_op(~uint64_t{0} / 2);
+  return thrown;
+}
+
 TEST_CASE("random configurations through Generator give the tokens of direct sampling") {
   for (uint64_t index = 0; index < 4000; ++index) {
     Config config = draw_config(2'000'000 + index, 1);
@@ -42,6 +60,87 @@ TEST_CASE("random configurations through Generator give the tokens of direct sam
     const std::string wrong = run_and_compare(rig, config);
     REQUIRE_MESSAGE(wrong.empty(), "configuration ", index, ": ", wrong);
   }
+}
+
+// Costs of the machine such that all lengths, 0 included, are chosen somewhere.
+StepCosts draw_costs(uint64_t seed) {
+  Dice dice(seed);
+  const double more = dice.one_of({0.01, 0.2});
+  StepCosts costs;
+  costs.target = {{1, 1.0}, {64, 1.0 + 63 * more}};
+  costs.draft = {{1, dice.one_of({0.02, 0.3, 1.2})}, {64, 2.0}};
+  return costs;
+}
+
+TEST_CASE("draft lengths that follow the costs give the tokens of direct sampling") {
+  std::set<int32_t> lengths;
+  for (uint64_t index = 0; index < 2000; ++index) {
+    Config config = draw_config(5'000'000 + index, 1);
+    config.draft_tokens = 8;
+    config.costs = draw_costs(index);
+    if (index % 3 == 0) config.rig.ngram = 2;
+    Rig rig(config.rig);
+    const Outcome outcome = run_generator(rig, config, {});
+    const std::string wrong = difference(rig, config, outcome);
+    REQUIRE_MESSAGE(wrong.empty(), "configuration ", index, ": ", wrong);
+    for (const RoundRecord& round : outcome.rounds) lengths.insert(round.drafted);
+  }
+  CHECK_EQ(lengths.size(), 9);
+}
+
+TEST_CASE("a prompt that begins as the text before feeds only what differs") {
+  for (uint64_t index = 0; index < 400; ++index) {
+    Dice dice(index);
+    Config config = plain_config(static_cast<int32_t>(index % 5), static_cast<int32_t>(index % 3));
+    config.rig.schedule_seed = index;
+    config.rig.streams = index % 2 == 0 ? StreamUse::separate : StreamUse::shared;
+    config.asks[0].prompt = long_prompt(dice.between(1, 100));
+    config.asks[0].max_tokens = dice.between(1, 20);
+    Rig rig(config.rig);
+    Generator generator(*rig.target, rig.drafter.get(),
+                        {.draft_tokens = config.draft_tokens, .run_ahead = config.depth});
+    for (int turn = 0; turn < 4; ++turn) {
+      std::vector<int32_t>& prompt = config.asks[0].prompt;
+      const Completion done = generator.generate(prompt, config.asks[0].params(), {});
+      REQUIRE_EQ(done.token_ids, direct(rig, config.asks[0]));
+      REQUIRE(rig.backend.violations().empty());
+      std::vector<int32_t> text = prompt;
+      text.insert(text.end(), done.token_ids.begin(), done.token_ids.end());
+      const auto kept = static_cast<size_t>(dice.between(1, static_cast<int32_t>(text.size())));
+      prompt.assign(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(kept));
+      const auto more = static_cast<size_t>(dice.between(0, 3));
+      for (size_t i = 0; i < more; ++i) prompt.push_back(dice.between(0, 7));
+      const Completion next = generator.generate(prompt, config.asks[0].params(), {});
+      const int32_t cached = next.metrics.cached_tokens;
+      REQUIRE(cached >= static_cast<int32_t>(std::min(kept, text.size() - 1)) - 1);
+      REQUIRE(cached < static_cast<int32_t>(prompt.size()));
+      REQUIRE_EQ(next.token_ids, direct(rig, config.asks[0]));
+    }
+    rig.backend.check_target_cache(rig.sequences[0]->cells());
+    rig.backend.check_draft_cache(rig.sequences[0]->cells());
+    REQUIRE(rig.backend.violations().empty());
+  }
+}
+
+TEST_CASE("nothing is cached behind an error, another user of the sequence, or where it is off") {
+  const Config config = plain_config(4, 1);
+  Rig rig(config.rig);
+  const auto cached = [&](Generator& generator) {
+    return generator.generate(config.asks[0].prompt, config.asks[0].params(), {})
+        .metrics.cached_tokens;
+  };
+  Generator generator(*rig.target, rig.drafter.get(), {.draft_tokens = 4, .run_ahead = 1});
+  CHECK_EQ(cached(generator), 0);
+  CHECK_EQ(cached(generator), 2);
+  CHECK(run_with_error(generator, rig, config, 20, 0));
+  CHECK_EQ(cached(generator), 0);
+  rig.sequences[0]->begin({.prompt = config.asks[0].prompt}, {});
+  CHECK_EQ(cached(generator), 0);
+  CHECK_EQ(cached(generator), 2);
+  Generator off(*rig.target, rig.drafter.get(),
+                {.draft_tokens = 4, .run_ahead = 1, .prefix_caching = PrefixCaching::off});
+  CHECK_EQ(cached(off), 0);
+  CHECK_EQ(cached(off), 0);
 }
 
 TEST_CASE("one generator serves many requests, one after another") {
@@ -141,25 +240,6 @@ TEST_CASE("a long prompt can be cancelled before its first token") {
   CHECK_EQ(run_and_compare(rig, config), "");
 }
 
-// A request whose op number `count` throws; `cancel_at` ends it at that callback (0: never).
-// Returns whether generate() threw.
-bool run_with_error(Rig& rig, const Config& config, uint64_t count, uint64_t cancel_at) {
-  Generator generator(*rig.target, rig.drafter.get(),
-                      {.draft_tokens = config.draft_tokens, .run_ahead = config.depth});
-  rig.backend.fail_op(count);
-  uint64_t calls = 0;
-  bool thrown = false;
-  try {
-    generator.generate(config.asks[0].prompt, config.asks[0].params(),
-                       [&](const Progress&) { return ++calls != cancel_at; });
-  } catch (const Error& error) {
-    thrown = true;
-    CHECK_EQ(std::string(error.what()), "this op was told to fail");
-  }
-  rig.backend.fail_op(~uint64_t{0} / 2);
-  return thrown;
-}
-
 TEST_CASE("an op that throws reaches the caller, and the next request is right") {
   uint64_t thrown = 0;
   for (uint64_t index = 0; index < 1500; ++index) {
@@ -168,7 +248,10 @@ TEST_CASE("an op that throws reaches the caller, and the next request is right")
     config.rig.streams = index % 2 == 0 ? StreamUse::separate : StreamUse::shared;
     Rig rig(config.rig);
     // Half of the requests are cancelled around the moment of the error.
-    if (run_with_error(rig, config, 1 + index / 4, index % 4 < 2 ? 0 : 1 + index % 7)) ++thrown;
+    Generator generator(*rig.target, rig.drafter.get(),
+                        {.draft_tokens = config.draft_tokens, .run_ahead = config.depth});
+    const uint64_t cancel_at = index % 4 < 2 ? 0 : 1 + index % 7;
+    if (run_with_error(generator, rig, config, 1 + index / 4, cancel_at)) ++thrown;
     const std::string wrong = run_and_compare(rig, config);
     REQUIRE_MESSAGE(wrong.empty(), "error ", index, ": ", wrong);
   }
@@ -195,8 +278,7 @@ TEST_CASE("recordings are made once for each draft length") {
   Dice dice(3);
   std::set<int32_t> lengths;
   const std::vector<int32_t> prompt{1, 2, 3};
-  sequence.begin({.prompt = prompt, .max_tokens = 1000, .draft_window = 1400}, {});
-  rig.drafter->enqueue_prompt_chunk(0, 0, 3);
+  sequence.begin({.prompt = prompt, .max_tokens = 1000}, {});
   loop.enqueue_prompt_verdict(0, 0, 3);
   for (int round = 0; round < 1000; ++round) {
     const int32_t length = dice.between(0, 8);

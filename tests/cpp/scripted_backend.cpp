@@ -169,6 +169,10 @@ void ScriptedBackend::propose_ngram(Stream& stream, const ProposeNgramArgs& args
        [args] { specrt::propose_ngram(*args.sequence.cells, args.sequence.tok, args.plan); });
 }
 
+void ScriptedBackend::begin_catch_up(Stream& stream, const BeginCatchUpArgs& args) {
+  push(stream, [this, args] { run(args); });
+}
+
 void ScriptedBackend::begin_draft(Stream& stream, const BeginDraftArgs& args) {
   push(stream, [this, args] { run(args); });
 }
@@ -253,6 +257,19 @@ void ScriptedBackend::run(const LinearArgs& args) {
 }
 
 // Decoding ops.
+
+void ScriptedBackend::run(const BeginCatchUpArgs& args) {
+  Cells& s = *args.sequence.cells;
+  draft_spans_[&s] = args.span;
+  const int32_t kv = peek(s.draft_kv), end = peek(s.committed) - 1 + peek(s.tail);
+  check_cache("drafter before it catches up", args.span, args.sequence.tok, kv);
+  specrt::begin_catch_up(s, *args.span, args.rows, args.window);
+  const int32_t fed = peek(args.span->rows);
+  require(fed >= 0 && fed <= args.rows && kv + fed == peek(s.draft_kv), "a step of ", fed,
+          " rows behind ", kv, " made D ", peek(s.draft_kv));
+  require(fed == 0 || (peek(s.draft_kv) < end && peek(s.draft_kv) <= args.window), "caught up to ",
+          peek(s.draft_kv), " where E is ", end);
+}
 
 void ScriptedBackend::run(const BeginDraftArgs& args) {
   Cells& s = *args.sequence.cells;

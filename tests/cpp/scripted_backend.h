@@ -50,6 +50,7 @@ class ScriptedBackend final : public Backend {
   void attention(Stream& stream, const AttentionArgs& args) override;
   void feed_prompt(Stream& stream, const FeedPromptArgs& args) override;
   void propose_ngram(Stream& stream, const ProposeNgramArgs& args) override;
+  void begin_catch_up(Stream& stream, const BeginCatchUpArgs& args) override;
   void begin_draft(Stream& stream, const BeginDraftArgs& args) override;
   void pick_draft(Stream& stream, const PickDraftArgs& args) override;
   void feed_tail(Stream& stream, const FeedTailArgs& args) override;
@@ -92,6 +93,7 @@ class ScriptedBackend final : public Backend {
   void run(const LinearArgs& args);
   void run(const RopeKvArgs& args);
   void run(const AttentionArgs& args);
+  void run(const BeginCatchUpArgs& args);
   void run(const BeginDraftArgs& args);
   void run(const PickDraftArgs& args);
   void run(const FeedTailArgs& args);

@@ -146,8 +146,9 @@ Outcome run_generator(const Config& config) {
 }
 
 Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
-  Generator generator(*rig.target, rig.drafter.get(),
-                      {.draft_tokens = config.draft_tokens, .run_ahead = config.depth});
+  Generator generator(
+      *rig.target, rig.drafter.get(),
+      {.draft_tokens = config.draft_tokens, .run_ahead = config.depth, .step_costs = config.costs});
   const Sequence& sequence = *rig.sequences[0];
   const Ask& ask = config.asks[0];
   Outcome outcome;
@@ -233,14 +234,9 @@ class Reader {
 
 void begin_sequence(Rig& rig, Lockstep& loop, const Ask& ask, size_t s) {
   const auto length = static_cast<int32_t>(ask.prompt.size());
-  const int32_t window = rig.drafter ? rig.drafter->window() : 0;
-  rig.sequences[s]->begin({.prompt = ask.prompt,
-                           .eos = ask.eos,
-                           .max_tokens = ask.max_tokens,
-                           .draft_window = window,
-                           .seed = ask.seed},
-                          ask.params());
-  if (rig.drafter) rig.drafter->enqueue_prompt_chunk(s, 0, std::min(length, window));
+  rig.sequences[s]->begin(
+      {.prompt = ask.prompt, .eos = ask.eos, .max_tokens = ask.max_tokens, .seed = ask.seed},
+      ask.params());
   loop.enqueue_prompt_verdict(s, 0, length);
 }
 
@@ -274,6 +270,7 @@ Outcome run_lockstep(Rig& rig, const Config& config) {
     while (rounds.size() <= static_cast<size_t>(config.depth)) {
       const int32_t k =
           config.draft_tokens == kRandomLength ? dice.between(0, 8) : config.draft_tokens;
+      if (rig.drafter && dice.between(0, 2) == 0) loop.enqueue_catch_up();
       rounds.push_back({loop.enqueue_round(k), k});
     }
     read_oldest();

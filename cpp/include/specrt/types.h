@@ -39,6 +39,17 @@ struct SamplingParams {
   std::optional<int32_t> logprobs;
 };
 
+struct StepTime {
+  int32_t rows = 0;  // >= 1
+  double milliseconds = 0;
+};
+
+// What steps take on this machine by their rows, ascending; `draft` is empty without a draft model.
+struct StepCosts {
+  std::vector<StepTime> target;
+  std::vector<StepTime> draft;
+};
+
 enum class FinishReason {
   stop,       // an end-of-sequence or stop token; it is the last of token_ids
   length,     // max_tokens or the end of the context
@@ -55,6 +66,7 @@ struct RoundRecord {
 // Times in seconds, measured on the host. The round of the prompt is not among `rounds`.
 struct GenerationMetrics {
   int32_t prompt_tokens = 0;
+  int32_t cached_tokens = 0;  // of these, found in the KV cache of the completion before
   double time_to_first_token = 0;
   double total_time = 0;
   std::vector<RoundRecord> rounds;

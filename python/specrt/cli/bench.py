@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     print(BENCH_LEGEND)
     if result.skipped:
         print(f"Prompts left out because they do not fit into the context: {result.skipped}.")
-    _print_advice(bundle, rows[-1].num_speculative_tokens, rows[-1].accepted_at_position)
+    if args.num_speculative_tokens is not None:
+        _print_advice(bundle, args.num_speculative_tokens, rows[-1].accepted_at_position)
     if args.json is not None:
         objects = json_rows(result, __version__, source_commit())
         args.json.write_text("".join(json.dumps(row) + "\n" for row in objects), encoding="utf-8")

@@ -13,12 +13,8 @@ from specrt.build.engine_file import EngineHeader, read_header
 from specrt.bundle import Bundle
 from specrt.cli.options import add_bundle, named_bundle
 from specrt.cli.plan_text import op_texts, plan_lines, printable
-from specrt.eval.draft_length import (
-    ASSUMED_ACCEPTANCE,
-    best_draft_length,
-    step_costs,
-    step_curves,
-)
+from specrt.curves import fastest_method
+from specrt.eval.draft_length import best_draft_length, step_costs, step_curves
 from specrt.eval.machine import cpu_model
 from specrt.eval.table import text_table
 
@@ -151,6 +147,7 @@ def curve_lines(bundle: Bundle) -> list[str]:
     for role, ms in by_role.items():
         table.append([role, *(f"{ms[n]:.3g}" if n in ms else "-" for n in rows)])
     lines += [f"  {line}" for line in text_table(table, texts=1).splitlines()]
+    lines += _method_lines(curves)
     if costs is None:
         return lines
     best = [best_draft_length(costs, a) for a in _ACCEPTANCES]
@@ -162,8 +159,22 @@ def curve_lines(bundle: Bundle) -> list[str]:
     ]
     lines += ["", "draft length predicted from the step times"]
     lines += [f"  {line}" for line in text_table(table, texts=1).splitlines()]
-    lines.append(f"  By default the length for {ASSUMED_ACCEPTANCE} is drafted.")
-    return lines
+    return [*lines, "  By default every round drafts as many as its last drafts make worth while."]
+
+
+def _method_lines(curves: Mapping[str, Any]) -> list[str]:
+    """Decoding rates by method, and which of them "auto" takes."""
+    rates = curves.get("tokens_per_second")
+    if not isinstance(rates, Mapping) or not rates:
+        return []
+    table = [["method", "tokens/s"]]
+    table += [[printable(name), printable(rate)] for name, rate in rates.items()]
+    return [
+        "",
+        "decoding rate, greedy, over a few short prompts",
+        *(f"  {line}" for line in text_table(table, texts=1).splitlines()),
+        f'  "auto" takes {printable(fastest_method(curves))}.',
+    ]
 
 
 def _is_elsewhere(curves: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -62,13 +63,23 @@ def _report(error: BaseException) -> None:
     print(f"specrt: error: {text}", file=sys.stderr)
 
 
+def _warn(message: Warning | str, *_place: object, **_more: object) -> None:
+    print(f"specrt: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _run(args: argparse.Namespace) -> int:
+    status: int = args.run(args)
+    sys.stdout.flush()
+    return status
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit status."""
     args = make_parser().parse_args(argv)
     try:
-        status: int = args.run(args)
-        sys.stdout.flush()
-        return status
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return _run(args)
     except KeyboardInterrupt:
         print("specrt: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -29,7 +29,7 @@ def add_drafting(parser: argparse.ArgumentParser) -> None:
         "--num-speculative-tokens",
         type=count,
         metavar="K",
-        help="tokens drafted in a round (default: by the bundle's step times)",
+        help="tokens drafted in every round (default: as many as should pay)",
     )
 
 

@@ -7,11 +7,12 @@ from specrt.bundle import open_bundle
 from specrt.cli.inspect import curve_lines
 from specrt.cli.options import add_bundle, add_threads, named_bundle
 
-HELP = "measure a bundle's step times on this machine"
+HELP = "measure a bundle on this machine"
 _DESCRIPTION = """\
-Measures how long steps of the target and the draft model take by their rows, and stores that in
-the bundle's manifest. The draft length that `specrt generate` uses follows from it. Building
-does this already; do it again on another machine, or for another number of threads."""
+Measures how long steps of the target and the draft model take by their rows, and how fast every
+method decodes a few prompts, and stores that in the bundle's manifest. Draft lengths and the method
+"auto" follow from it. Building does this already; do it again on another machine, or for another
+number of threads."""
 _EPILOG = """example:
   %(prog)s demo
 """

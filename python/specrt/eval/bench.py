@@ -5,6 +5,7 @@ that clock changes and neighbours of the machine meet all of them alike. Single 
 between the prompts: what a method should take follows from them (report.py).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -34,7 +35,7 @@ class BenchOptions:
         temperature: 0 is greedy.
         seed: of the first prompt; every further one adds 1.
         threads: cores to use; None takes all.
-        num_speculative_tokens: for methods that draft; None takes what the bundle favours.
+        num_speculative_tokens: for methods that draft; None adapts to the drafts.
         repeats: completions of every prompt; times are their median.
         raw: feed prompts as they are, without the chat template.
     """
@@ -94,7 +95,7 @@ class MethodRun:
 
     method: str
     num_speculative_tokens: int
-    bytes_per_round: int  # weights read: the target's once, the draft's for every drafted token
+    bytes_per_round: int  # weights read on average: the target's once, the draft's for every token
     samples: tuple[Sample, ...]
 
 
@@ -140,11 +141,13 @@ class _Runner:
         tokens = min(_WARM_UP_TOKENS, self.options.max_new_tokens)
         self.llm.generate([prompt_ids], SamplingParams(temperature=0.0, max_tokens=tokens))
 
-    def round_ms(self, positions: int) -> float:
-        """A round's steps, timed one by one behind `positions` cached tokens."""
-        drafted = self.llm.num_speculative_tokens
-        total = self._step_ms(EngineRole.target, drafted + 1, positions)
-        if self.llm.uses_draft_model:
+    def rounds_ms(self, rounds: Sequence[Round], positions: int) -> float:
+        """What the steps of `rounds` take when timed one by one behind `positions` tokens."""
+        total = 0.0
+        for drafted, times in Counter(r.drafted for r in rounds).items():
+            total += times * self._step_ms(EngineRole.target, drafted + 1, positions)
+        drafted = sum(r.drafted for r in rounds)
+        if self.llm.uses_draft_model and drafted > 0:
             total += drafted * self._step_ms(EngineRole.drafter, 1, positions)
         return total
 
@@ -153,12 +156,15 @@ class _Runner:
         cached = max(0, min(positions, self.llm.core.context - rows))
         return fmean(self.llm.core.time_steps(role, rows, cached, _TIMED_STEPS)[1:])
 
-    def bytes_per_round(self) -> int:
-        bundle, drafted = self.llm.bundle, self.llm.num_speculative_tokens
+    def bytes_per_round(self, samples: Sequence[Sample]) -> int:
+        """Weights that a round reads on average."""
+        bundle = self.llm.bundle
         total = int(inspect_engine(str(bundle.target_engine))["step_weight_bytes"])
-        if self.llm.uses_draft_model:
+        rounds = [r for sample in samples for r in sample.rounds]
+        if self.llm.uses_draft_model and rounds:
             draft = inspect_engine(str(bundle.drafters["draft"]))
-            total += drafted * int(draft["step_weight_bytes"])
+            drafted = sum(r.drafted for r in rounds) / len(rounds)
+            total += round(drafted * int(draft["step_weight_bytes"]))
         return total
 
 
@@ -169,6 +175,7 @@ def _load(bundle: Bundle, method: str, options: BenchOptions) -> _Runner:
         method,
         num_speculative_tokens=options.num_speculative_tokens if drafts else None,
         threads=options.threads,
+        enable_prefix_caching=False,
     )
     return _Runner(llm, options)
 
@@ -184,7 +191,7 @@ def _sample(runner: _Runner, prompt: Prompt, outputs: Sequence[RequestOutput]) -
         ttft_ms=median(output.metrics.ttft_ms for output in outputs),
         decode_ms=median(o.metrics.total_ms - o.metrics.ttft_ms for o in outputs),
         rounds=rounds,
-        predicted_ms=len(rounds) * runner.round_ms(positions),
+        predicted_ms=runner.rounds_ms(rounds, positions),
     )
 
 
@@ -231,7 +238,7 @@ def run_bench(
             MethodRun(
                 runner.llm.method,
                 runner.llm.num_speculative_tokens,
-                runner.bytes_per_round(),
+                runner.bytes_per_round(kept),
                 tuple(kept),
             )
             for runner, kept in zip(runners, samples, strict=True)

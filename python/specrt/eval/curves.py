@@ -1,6 +1,6 @@
-"""Step curves: how long a step of target and draft takes by its rows, on this machine.
+"""Measures what a bundle does on this machine: step times by rows, and the speed of methods.
 
-They decide the draft length, and are kept in the manifest of the bundle.
+Draft lengths and the method `auto` follow from them; they are kept in the bundle's manifest.
 """
 
 import contextlib
@@ -9,14 +9,16 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from specrt._core import EngineRole
-from specrt.bundle import MANIFEST, open_bundle
+from specrt.bundle import MANIFEST, Bundle, open_bundle
+from specrt.curves import Curves
 from specrt.eval.machine import cpu_model
+from specrt.eval.method_speed import measure_methods
 from specrt.llm import LLM
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64)
@@ -27,19 +29,6 @@ _BUDGET_SECONDS = 20.0
 _REPEATS = 4  # steps timed in a row; the first warms the caches and is dropped
 
 ROLES: Mapping[str, EngineRole] = {"target": EngineRole.target, "draft": EngineRole.drafter}
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Milliseconds of a step by role ("target", "draft") and rows, and where they were measured.
-
-    As in the manifest, where `rows` are the keys of an object, they are text.
-    """
-
-    cpu_model: str
-    threads: int
-    isa: str
-    step_ms: dict[str, dict[str, float]]
 
 
 def measure(llm: LLM, *, progress: bool = False) -> Curves:
@@ -77,7 +66,7 @@ def measure(llm: LLM, *, progress: bool = False) -> Curves:
 
 
 def tune(bundle_path: str | Path, threads: int | None = None, *, progress: bool = False) -> Curves:
-    """Measures the step curves of a bundle and stores them in its manifest.
+    """Measures step times and methods of a bundle and stores them in its manifest.
 
     Args:
         bundle_path: the bundle's folder.
@@ -94,6 +83,10 @@ def tune(bundle_path: str | Path, threads: int | None = None, *, progress: bool 
     else:
         llm = LLM(bundle, "autoregressive", threads=threads)
     curves = measure(llm, progress=progress)
+    del llm
+    measured = Bundle(bundle.path, {**bundle.manifest, "curves": asdict(curves)})
+    rates = measure_methods(measured, threads, progress=progress)
+    curves = replace(curves, tokens_per_second=rates)
     _store(bundle.path, curves)
     return curves
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from specrt._core import Error
 
-ASSUMED_ACCEPTANCE = 0.7  # of one drafted token, until a benchmark has measured it
 MAX_DRAFT_LENGTH = 16  # beyond it a chain gains nothing at any acceptance that drafts reach
 
 
@@ -144,13 +143,3 @@ def step_costs(curves: Mapping[str, Any]) -> StepCosts | None:
     """The costs in a manifest's `curves`; None without a draft. Raises Error if damaged."""
     found = step_curves(curves)
     return StepCosts(found["target"], found["draft"]) if "draft" in found else None
-
-
-def favoured_draft_length(curves: Mapping[str, Any]) -> int:
-    """The draft length that a manifest's `curves` favour at the usual acceptance; 0: none does.
-
-    Raises:
-        Error: the curves are damaged.
-    """
-    costs = step_costs(curves)
-    return 0 if costs is None else best_draft_length(costs, ASSUMED_ACCEPTANCE).draft_length

@@ -1,0 +1,126 @@
+#include "decode/draft_length.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/error.h"
+#include "device/cells.h"
+
+namespace specrt {
+namespace {
+
+constexpr double kAssumedAcceptance = 0.7;  // of the first token, before any was judged
+constexpr double kAssumedTrials = 2;        // what that, or the position before, counts for
+constexpr double kMemory = 0.92;            // a draft counts this much of the one after it
+
+constexpr int32_t kTrialLength = 2;
+constexpr double kTrialShare = 0.015;  // of the time without drafts goes into trials
+constexpr double kMostTrials = 8;      // saved up, or taken in advance while they hold
+
+// Between measured rows on the line through the neighbours; the ends go on as they are.
+double step_ms(const std::vector<StepTime>& curve, int32_t rows) {
+  const auto above = std::lower_bound(curve.begin(), curve.end(), rows,
+                                      [](const StepTime& at, int32_t r) { return at.rows < r; });
+  if (above == curve.end()) return curve.back().milliseconds;
+  if (above == curve.begin() || above->rows == rows) return above->milliseconds;
+  const StepTime& below = *(above - 1);
+  const double share = static_cast<double>(rows - below.rows) / (above->rows - below.rows);
+  return below.milliseconds + share * (above->milliseconds - below.milliseconds);
+}
+
+void check_curve(const std::vector<StepTime>& curve) {
+  int32_t rows = 0;
+  for (const StepTime& at : curve) {
+    if (at.rows <= rows) fail_argument("step costs need ascending rows from 1, not ", at.rows);
+    if (!(at.milliseconds > 0) || std::isinf(at.milliseconds)) {
+      fail_argument("step costs must be positive milliseconds, not ", at.milliseconds);
+    }
+    rows = at.rows;
+  }
+}
+
+}  // namespace
+
+DraftLength::DraftLength(StepCosts costs, int32_t most)
+    : costs_(std::move(costs)), most_(most), can_pay_(false), trials_(static_cast<size_t>(most)) {
+  check_curve(costs_.target);
+  check_curve(costs_.draft);
+  if (most_ > 0) trials_[0] = {kAssumedTrials, kAssumedTrials * kAssumedAcceptance};
+  if (costs_.target.empty()) return;
+  for (int32_t length = 1; length <= most_; ++length) {
+    can_pay_ = can_pay_ || round_ms(length) < (length + 1) * round_ms(0);
+  }
+}
+
+double DraftLength::round_ms(int32_t length) const {
+  const double verify = step_ms(costs_.target, length + 1);
+  return costs_.draft.empty() ? verify : verify + length * step_ms(costs_.draft, 1);
+}
+
+double DraftLength::catch_up_ms(int32_t unfed) const {
+  if (costs_.draft.empty() || unfed <= 1) return 0;
+  const double steps = std::ceil(static_cast<double>(unfed) / kMaxStepRows);
+  return steps * step_ms(costs_.draft, std::min(unfed, kMaxStepRows));
+}
+
+// 1 + a_1 + a_1 a_2 + ..., a_i being the acceptance at position i after acceptance before it. Each
+// position starts from what the one before it shows.
+double DraftLength::expected_tokens(int32_t length) const {
+  double tokens = 1, all_held = 1, acceptance = 0;
+  for (int32_t i = 0; i < length; ++i) {
+    const Trials& at = trials_[static_cast<size_t>(i)];
+    const double assumed = i == 0 ? 0 : kAssumedTrials;
+    acceptance = (at.held + assumed * acceptance) / (at.reached + assumed);
+    all_held *= acceptance;
+    tokens += all_held;
+  }
+  return tokens;
+}
+
+int32_t DraftLength::most_worthwhile(const Round& round) const {
+  const double plain = round_ms(0);
+  const double unfed = catch_up_ms(round.unfed);
+  int32_t best = 0;
+  double least = round.left * plain;
+  for (int32_t length = 1; length <= most_; ++length) {
+    const double per_token = round_ms(length) / expected_tokens(length);
+    const double whole = unfed + round.left * per_token;
+    if (whole < least) {
+      least = whole;
+      best = length;
+    }
+  }
+  return best;
+}
+
+int32_t DraftLength::choose(const Round& round) {
+  if (costs_.target.empty()) return most_;
+  if (!can_pay_ || round.left < 2) return 0;
+  const int32_t best = most_worthwhile(round);
+  if (best > 0) return best;
+  const double plain = round_ms(0);
+  const int32_t length = std::min(kTrialLength, most_);
+  const double cost = catch_up_ms(round.unfed) + round_ms(length) - plain;
+  trial_budget_ms_ += kTrialShare * plain;
+  if (trial_budget_ms_ < (trial_held_ ? -kMostTrials * cost : cost)) return 0;
+  trial_budget_ms_ = std::min(trial_budget_ms_, kMostTrials * cost) - cost;
+  trial_held_ = false;
+  return length;
+}
+
+void DraftLength::observe(int32_t judged, int32_t accepted) {
+  if (judged <= 0) return;
+  for (Trials& at : trials_) {
+    at.reached *= kMemory;
+    at.held *= kMemory;
+  }
+  for (int32_t i = 0; i < std::min(judged, most_); ++i) {
+    Trials& at = trials_[static_cast<size_t>(i)];
+    at.reached += 1;
+    if (i < accepted) at.held += 1;
+  }
+  trial_held_ = accepted > 0;
+}
+
+}  // namespace specrt

@@ -1,0 +1,59 @@
+"""What was measured of a bundle on some machine, as its manifest keeps it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_CLEARLY_FASTER = 1.03
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Step times and speeds, and where they were measured: they belong to that machine.
+
+    Attributes:
+        cpu_model: the machine.
+        threads: cores that were used.
+        isa: instruction set that was used.
+        step_ms: milliseconds of a step by role ("target", "draft") and rows; as in the manifest,
+            where `rows` are the keys of an object, they are text.
+        tokens_per_second: decoding rate by method, over a few prompts.
+    """
+
+    cpu_model: str
+    threads: int
+    isa: str
+    step_ms: dict[str, dict[str, float]]
+    tokens_per_second: dict[str, float] = field(default_factory=dict)
+
+
+def mismatch(curves: Mapping[str, Any], cpu_model: str, threads: int, isa: str) -> str | None:
+    """How a manifest's `curves` were measured otherwise than they are used; None if alike."""
+    here = {"cpu_model": cpu_model, "threads": threads, "isa": isa}
+    names = {"cpu_model": "on", "threads": "with threads", "isa": "with"}
+    other = [
+        f"{names[key]} {curves.get(key)!s:.80} (here: {value})"
+        for key, value in here.items()
+        if curves.get(key) != value
+    ]
+    return ", ".join(other) or None
+
+
+def fastest_method(curves: Mapping[str, Any]) -> str | None:
+    """The method with the best measured rate; None if none was measured.
+
+    A method that drafts must be ahead by more than what two measurements differ by.
+    """
+    rates = curves.get("tokens_per_second")
+    if not isinstance(rates, Mapping):
+        return None
+    known = {
+        str(name): float(rate)
+        for name, rate in rates.items()
+        if isinstance(rate, int | float) and rate > 0
+    }
+    if not known:
+        return None
+    best = max(known, key=lambda name: known[name])
+    plain = known.get("autoregressive", 0.0)
+    return best if known[best] > _CLEARLY_FASTER * plain else "autoregressive"
