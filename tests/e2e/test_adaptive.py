@@ -69,7 +69,8 @@ def test_a_useless_drafter_is_switched_off_and_then_not_even_prefilled(
         assert out.token_ids == wanted.token_ids
         drafted.append(sum(r.drafted > 0 for r in out.metrics.rounds))
     assert drafted[0] > 0
-    assert drafted.count(0) >= 10  # rare trials remain
+    assert sum(drafted) < 0.06 * 20 * 59  # rare trials remain
+    assert drafted.count(0) >= 4
 
 
 @pytest.mark.parametrize("method", ["speculative", "ngram", "ngram+speculative"])
