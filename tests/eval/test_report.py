@@ -35,7 +35,7 @@ def run(*methods: MethodRun) -> BenchRun:
 
 
 def plain(count: int) -> list[Round]:
-    return [Round(0, 0, 1)] * count
+    return [Round(0, 0, 1, 1.0)] * count
 
 
 BASELINE = MethodRun(
@@ -49,8 +49,8 @@ DRAFTED = MethodRun(
     3,
     bytes_per_round=2000,
     samples=(
-        sample(VARIED, 8.0, [Round(3, 3, 4), Round(3, 1, 2), Round(2, 1, 2)]),
-        sample(LOOP, 8.0, [Round(3, 3, 4)] * 8, file="g"),
+        sample(VARIED, 8.0, [Round(3, 3, 4, 1.0), Round(3, 1, 2, 1.0), Round(2, 1, 2, 1.0)]),
+        sample(LOOP, 8.0, [Round(3, 3, 4, 1.0)] * 8, file="g"),
     ),
 )
 
