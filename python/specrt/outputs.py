@@ -18,7 +18,8 @@ class Round(NamedTuple):
         accepted: of those, accepted.
         committed: tokens that joined the output.
         ms: from the verdict before to this one, as the host read them; the rounds of a completion
-            and its `ttft_ms` add up to the time at which the last verdict was read.
+            and its `ttft_ms` add up to the time at which the last verdict was read. A host that is
+            late for a verdict, because all cores compute, finds the next one there at once.
     """
 
     drafted: int

@@ -16,6 +16,7 @@ FIELDS = {
         "repeated_8gram_share",
         "eos_share",
         "skipped_prompts",
+        "skipped_turns",
         "options",
         "machine",
         "version",
