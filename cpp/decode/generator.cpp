@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 #include <random>
+#include <utility>
 
 #include "base/error.h"
 #include "decode/text_stream.h"
@@ -82,6 +83,7 @@ struct Generator::Request {
   std::deque<Event> events;  // of the rounds in flight, oldest first
   uint32_t read = 0;         // log entries read
   int32_t committed = 0;     // as of the last entry read
+  double read_time = 0;      // of the last entry, in seconds since `begin`
   int32_t limit = 0;
   int32_t unfed = 0;  // tokens that the drafter's KV cache lacks at most when the next round begins
   std::optional<int32_t> next_draft;  // length of the next round's draft, once chosen
@@ -239,11 +241,14 @@ void Generator::read_entry(Request& request) {
   const int32_t kept = take_tokens(request, {entry.tokens, static_cast<size_t>(entry.count)});
   draft_length_.observe(entry.judged, entry.accepted);
   GenerationMetrics& metrics = request.completion.metrics;
+  const double before = std::exchange(request.read_time, seconds_since(request.begin));
   if (request.read == 1) {
-    metrics.time_to_first_token = seconds_since(request.begin);
+    metrics.time_to_first_token = request.read_time;
   } else {
-    metrics.rounds.push_back(
-        {.drafted = entry.drafted, .accepted = std::min(entry.accepted, kept), .committed = kept});
+    metrics.rounds.push_back({.drafted = entry.drafted,
+                              .accepted = std::min(entry.accepted, kept),
+                              .committed = kept,
+                              .seconds = request.read_time - before});
   }
   if (request.logprobs) {
     append_logprobs(request.completion, target_.sequence(0).logprobs(request.read - 1), kept,

@@ -133,7 +133,8 @@ void init_types(nb::module_& module) {
   nb::class_<RoundRecord>(module, "RoundRecord")
       .def_ro("drafted", &RoundRecord::drafted)
       .def_ro("accepted", &RoundRecord::accepted)
-      .def_ro("committed", &RoundRecord::committed);
+      .def_ro("committed", &RoundRecord::committed)
+      .def_ro("seconds", &RoundRecord::seconds);
   nb::class_<GenerationMetrics>(module, "GenerationMetrics")
       .def_ro("prompt_tokens", &GenerationMetrics::prompt_tokens)
       .def_ro("cached_tokens", &GenerationMetrics::cached_tokens)

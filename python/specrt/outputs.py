@@ -11,11 +11,21 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 class Round(NamedTuple):
-    """One decoding round: one step of the target model."""
+    """One decoding round: one step of the target model.
+
+    Attributes:
+        drafted: tokens proposed.
+        accepted: of those, accepted.
+        committed: tokens that joined the output.
+        ms: from the verdict before to this one, as the host read them; the rounds of a completion
+            and its `ttft_ms` add up to the time at which the last verdict was read. A host that is
+            late for a verdict, because all cores compute, finds the next one there at once.
+    """
 
     drafted: int
     accepted: int
     committed: int
+    ms: float
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,9 @@ def output_of(
             completion_tokens=len(completion.token_ids),
             ttft_ms=1000.0 * times.time_to_first_token,
             total_ms=1000.0 * times.total_time,
-            rounds=[Round(r.drafted, r.accepted, r.committed) for r in times.rounds],
+            rounds=[
+                Round(r.drafted, r.accepted, r.committed, 1000.0 * r.seconds) for r in times.rounds
+            ],
         ),
         stop_reason=stop_reason.decode() if isinstance(stop_reason, bytes) else stop_reason,
         logprobs=None if params.logprobs is None else logprobs,

@@ -1,7 +1,9 @@
 """specrt bench: its JSON lines."""
 
 import json
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 from specrt.cli.main import main
@@ -16,6 +18,7 @@ FIELDS = {
         "repeated_8gram_share",
         "eos_share",
         "skipped_prompts",
+        "skipped_turns",
         "options",
         "machine",
         "version",
@@ -92,3 +95,80 @@ def test_a_method_alone_is_not_compared(
     assert main([*words, "--methods", "speculative", "--max-new-tokens", "4"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[2].split()[-1] == "-"
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def turn_of(row: dict[str, Any]) -> tuple[int, int]:
+    return row["prompt"], row["turn"]
+
+
+def test_all_files_tell_of_the_same_run(tiny_bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    file.write_text('{"question_id": 7, "turns": ["Hi", "Why?"]}\n{"prompt": "Bye"}\n')
+    names = {name: tmp_path / f"{name}.jsonl" for name in ("json", "trace", "answers")}
+    words = ["bench", str(tiny_bundle), "--prompts", str(file), "--plot", str(tmp_path / "p.png")]
+    words += [word for name, path in names.items() for word in (f"--{name}", str(path))]
+    assert main([*words, "--max-new-tokens", "12", "--num-speculative-tokens", "3"]) == 0
+    assert (tmp_path / "p.png").stat().st_size > 0
+    assert not names["answers"].exists()
+    for total in lines_of(names["json"]):
+        method = total["method"]
+        answers = lines_of(tmp_path / f"answers.{method}.jsonl")
+        assert [row["question_id"] for row in answers] == [7, 1]
+        [first], [second] = (row["choices"] for row in answers)
+        assert (len(first["turns"]), len(second["turns"])) == (2, 1)
+        new_tokens = [*first["new_tokens"], *second["new_tokens"]]
+        assert sum(new_tokens) == total["new_tokens"]
+        rounds = [row for row in lines_of(names["trace"]) if row["method"] == method]
+        assert list(dict.fromkeys(map(turn_of, rounds))) == [(0, 0), (0, 1), (1, 0)]
+        assert sum(row["committed"] for row in rounds) == sum(new_tokens) - 3
+        lengths = [*first["accept_lengths"], *second["accept_lengths"]]
+        assert [row["committed"] for row in rounds] == lengths
+        for (_, group), tokens in zip(groupby(rounds, turn_of), new_tokens, strict=True):
+            first_round, *_, last_round = group
+            assert last_round["position"] + last_round["committed"] == (
+                first_round["position"] + tokens - 1
+            )
+
+
+def test_a_single_method_writes_its_answers_to_the_file_itself(
+    tiny_bundle: Path, prompt_files: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "answers.jsonl"
+    words = ["bench", str(tiny_bundle), "--prompts", prompt_files[0], "--answers", str(out)]
+    assert main([*words, "--methods", "speculative", "--max-new-tokens", "4"]) == 0
+    assert [row["model_id"] for row in lines_of(out)] == ["bundle-speculative"] * 2
+
+
+@pytest.mark.parametrize(
+    ("message", "options"),
+    [
+        ("no folder", ["--trace", "{tmp}/none/x.jsonl"]),
+        ("--answers must name a file", ["--answers", "{tmp}", "--methods", "speculative"]),
+        ("--trace would overwrite", ["--json", "{tmp}/x", "--trace", "{tmp}/x"]),
+        (
+            "--answers would overwrite",
+            ["--json", "{tmp}/x.speculative.jsonl", "--answers", "{tmp}/x.jsonl"],
+        ),
+        ("--json would overwrite the input", ["--json", "{tmp}/sums.jsonl"]),
+        (".png", ["--plot", "{tmp}/x.gif"]),
+        ("needs autoregressive", ["--plot", "{tmp}/x.png", "--methods", "speculative"]),
+    ],
+)
+def test_files_are_refused_before_anything_runs(
+    message: str,
+    options: list[str],
+    prompt_files: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """There is no such bundle, and that is not what is said."""
+    words = ["bench", "nowhere", "--prompts", prompt_files[0]]
+    assert main([*words, *(option.format(tmp=tmp_path) for option in options)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert Path(prompt_files[0]).read_text().startswith("{")

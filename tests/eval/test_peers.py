@@ -1,10 +1,14 @@
-"""The peers' helpers: file formats, and reading what the programs print. Runs no peer."""
+"""The peers' helpers: file formats, reading what the programs print, and the peers in Python."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from specrt.eval.peers import gguf_export, llamacpp, own, report
+import torch
+from reference.tiny_llama import TinyLlama, write_tiny_llama
+from specrt.eval.peers import cli, gguf_export, hf, llamacpp, own, report
 from specrt.eval.peers.llamacpp_build import LlamaCpp
 from specrt.eval.peers.prompts import Text
 from specrt.eval.peers.raw_safetensors import read_folder, write_bf16
@@ -105,6 +109,45 @@ def test_own_measures_the_methods_of_a_bundle(demo_bundle: Path) -> None:
     assert plain.generate(prompt).text == fast.generate(prompt).text
 
 
+@pytest.fixture
+def tiny_models(tmp_path: Path) -> tuple[Path, Path]:
+    target = write_tiny_llama(tmp_path / "target", TinyLlama())
+    return target, write_tiny_llama(tmp_path / "draft", TinyLlama(layers=1, seed=2))
+
+
+@pytest.fixture
+def torch_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_hf_drafts_in_every_way(tiny_models: tuple[Path, Path], torch_threads: None) -> None:
+    target, draft = tiny_models
+    text = Text(target)
+    settings = replace(SETTINGS, max_new_tokens=40)  # enough to repeat itself
+    peer = hf.measure_hf(target, draft, text, settings, ("f32",))
+    assert {variant.label for variant in peer.variants} == {
+        *("plain f32", "prompt-lookup 4 f32", "assisted default f32", "assisted 4 f32"),
+    }
+    assert {variant.baseline for variant in peer.variants} == {"plain f32"}
+    plain, *drafted = [v.generate(text.prompt("p", "ab ab ab")) for v in peer.variants]
+    assert plain.rounds == plain.tokens - 1 == 39
+    for output in drafted:
+        assert output.text == plain.text
+        assert output.rounds is not None and output.rounds < plain.rounds
+    assert [step.rows for step in peer.steps] == [1, 8]
+
+
+def test_hf_looks_up_without_a_draft_model(
+    tiny_models: tuple[Path, Path], torch_threads: None
+) -> None:
+    target, _ = tiny_models
+    peer = hf.measure_hf(target, None, Text(target), SETTINGS, ("f32",))
+    assert [v.label for v in peer.variants] == ["plain f32", "prompt-lookup 4 f32"]
+    assert [item.label for item in peer.missing] == ["assisted"]
+
+
 def test_rows_compare_with_the_peers_own_plain() -> None:
     def generation(seconds: float, text: str) -> Generation:
         return Generation(text, 10, 0.1, seconds, 10, rounds=5, drafted=10, accepted=5)
@@ -123,3 +166,12 @@ def test_rows_compare_with_the_peers_own_plain() -> None:
     assert [row.same_text for row in rows] == [1, 0]
     assert [row.mean_acceptance_length for row in rows] == [2.0, 2.0]
     assert [item.reason for item in missing] == ["broken"]
+
+
+def test_the_json_file_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", "nowhere", "--threads", "1", "--json", str(tmp_path / "none" / "x.json")]
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert "no folder" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from specrt.eval.prompts import Prompt, read_prompts
 ROWS = [
     {"id": "a", "category": "math", "prompt": "1+1?"},
     {"turns": ["first", "second"]},
-    {"prompt": "naïve"},
+    {"question_id": 81, "prompt": "naïve"},
 ]
 
 
@@ -25,15 +25,19 @@ def test_rows(tmp_path: Path, name: str) -> None:
     text = "\n\n".join(json.dumps(row) for row in ROWS)
     path = written(tmp_path / name, text)
     assert read_prompts(path) == [
-        Prompt("1+1?", "a", "math", "some"),
-        Prompt("first", "", "some", "some"),
-        Prompt("naïve", "", "some", "some"),
+        Prompt("1+1?", "a", "math", "some", index=0),
+        Prompt("first", "", "some", "some", index=1, follow_ups=("second",)),
+        Prompt("naïve", 81, "some", "some", index=2),
     ]
     assert len(read_prompts(path, limit=2)) == 2
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", "{}", '{"prompt": 3}', '{"prompt": ""}', '{"turns": []}', '{"turns": "x"}']
+    "line",
+    [
+        *("{", "[]", "{}", '{"prompt": 3}', '{"prompt": ""}'),
+        *('{"turns": []}', '{"turns": "x"}', '{"turns": ["x", 3]}', '{"turns": ["x", ""]}'),
+    ],
 )
 def test_the_line_of_a_bad_row_is_named(tmp_path: Path, line: str) -> None:
     path = written(tmp_path / "p.jsonl", f'{{"prompt": "good"}}\n{line}\n')

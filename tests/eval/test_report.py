@@ -4,55 +4,10 @@ import dataclasses
 import json
 
 import pytest
-from specrt.eval.bench import BenchOptions, BenchRun, MethodRun, Sample
-from specrt.eval.machine import Machine
-from specrt.eval.prompts import Prompt
+from bench_samples import BASELINE, DRAFTED, LOOP, answer, run, sample
+from specrt.eval.bench import MethodRun
 from specrt.eval.report import bench_rows, json_rows
 from specrt.eval.table import bench_table
-from specrt.outputs import Round
-
-MACHINE = Machine("cpu", 2, cache_bytes=1000, memory_bytes=10**9, system="Linux")
-VARIED = tuple(range(9))  # 8 decoded tokens, 2 8-grams
-LOOP = (5,) * 33  # 32 decoded tokens, 26 8-grams, 25 of them repeated
-
-
-def sample(
-    tokens: tuple[int, ...], decode_ms: float, rounds: list[Round], *, file: str = "f"
-) -> Sample:
-    return Sample(
-        prompt=Prompt("p", category="c", file=file),
-        outputs=(tokens,),
-        ended=len(tokens) < 10,
-        ttft_ms=decode_ms / 8,
-        decode_ms=decode_ms,
-        rounds=tuple(rounds),
-        predicted_ms=decode_ms / 2,
-    )
-
-
-def run(*methods: MethodRun) -> BenchRun:
-    return BenchRun(BenchOptions(), MACHINE, 2, "cpu:x", bandwidth=1e6, skipped=0, methods=methods)
-
-
-def plain(count: int) -> list[Round]:
-    return [Round(0, 0, 1)] * count
-
-
-BASELINE = MethodRun(
-    "autoregressive",
-    0,
-    bytes_per_round=500,
-    samples=(sample(VARIED, 8.0, plain(8)), sample(LOOP, 32.0, plain(32), file="g")),
-)
-DRAFTED = MethodRun(
-    "speculative",
-    3,
-    bytes_per_round=2000,
-    samples=(
-        sample(VARIED, 8.0, [Round(3, 3, 4), Round(3, 1, 2), Round(2, 1, 2)]),
-        sample(LOOP, 8.0, [Round(3, 3, 4)] * 8, file="g"),
-    ),
-)
 
 
 def test_rows_by_file_then_all_together() -> None:
@@ -101,7 +56,9 @@ def test_looping_prompts_can_be_left_out() -> None:
 
 
 def test_one_other_token_is_seen() -> None:
-    other = dataclasses.replace(DRAFTED.samples[1], outputs=(LOOP, (*LOOP[:-1], 6)))
+    good = DRAFTED.samples[1]
+    wrong = answer((*LOOP[:-1], 6), 8.0, [])
+    other = dataclasses.replace(good, repeats=(good.answers, (wrong,)))
     changed = dataclasses.replace(DRAFTED, samples=(DRAFTED.samples[0], other))
     rows = bench_rows(run(BASELINE, changed))
     assert [row.identical_to_autoregressive for row in rows] == [
@@ -137,3 +94,18 @@ def test_json_and_table() -> None:
     table = bench_table(bench_rows(result)).splitlines()
     assert len(table) == 7
     assert "2.50x" in table[-1] and "2,500" in table[-1]
+
+
+def test_turns_are_pooled() -> None:
+    both = dataclasses.replace(
+        DRAFTED.samples[0],
+        repeats=(tuple(one.answers[0] for one in DRAFTED.samples),),
+    )
+    [row] = bench_rows(run(dataclasses.replace(DRAFTED, samples=(both,))))
+    pooled = bench_rows(run(DRAFTED))[-1]
+    assert (row.prompts, pooled.prompts) == (1, 2)
+    for name in (
+        *("new_tokens", "tokens_per_second", "mean_acceptance_length", "draft_acceptance_rate"),
+        *("accepted_at_position", "ttft_ms", "eos_share", "repeated_8gram_share", "ms_per_round"),
+    ):
+        assert getattr(row, name) == getattr(pooled, name), name

@@ -61,6 +61,7 @@ struct RoundRecord {
   int32_t drafted = 0;    // tokens proposed
   int32_t accepted = 0;   // of those, accepted
   int32_t committed = 0;  // tokens that joined the output
+  double seconds = 0;     // on the host, since it read the verdict before
 };
 
 // Times in seconds, measured on the host. The round of the prompt is not among `rounds`.

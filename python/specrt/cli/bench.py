@@ -3,21 +3,31 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from specrt.bundle import Bundle
 from specrt.cli.options import add_bundle, add_drafting, add_threads, count, named_bundle
+from specrt.eval.output_files import check_output_files, with_name_inside
+
+if TYPE_CHECKING:
+    from specrt.eval.bench import BenchRun
+    from specrt.eval.report import BenchRow
 
 HELP = "measure methods against each other"
 _DESCRIPTION = """\
 Completes prompts with every method in turn, in one process, and compares speed and output.
 tokens/s is decoding alone: the prompt and the first token, which belongs to it, are left out
-(see TTFT). Writes one JSON object a line for every group of prompts and method; a group is a file
-and a category in it, and "all" is everything."""
-_EPILOG = """example:
+(see TTFT). A group of prompts is a file and a category in it, and "all" is everything."""
+_EPILOG = """examples:
   %(prog)s demo --prompts prompts.jsonl --limit 20 --json results.jsonl
+  %(prog)s demo --prompts question.jsonl --methods autoregressive,speculative,ngram \\
+      --trace rounds.jsonl --answers answers.jsonl --plot results.png
 
-Rows of a prompt file: {"prompt": text} or {"turns": [text, ...]}, optionally "category".
+Rows of a prompt file: {"prompt": text} or {"turns": [text, ...]}, optionally "category" and "id"
+(or Spec-Bench's "question_id"). Turns are a conversation: each answer goes into the next prompt
+through the chat template. Without a template, or with --raw, only the first turn is run.
 """
 
 
@@ -49,17 +59,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--raw", action="store_true", help="no chat template")
     add_drafting(parser)
     add_threads(parser)
-    add("--json", type=Path, metavar="OUT", help="file to write")
+    files = parser.add_argument_group("files to write")
+    files.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="one JSON object a line for every group and method",
+    )
+    files.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="one JSON object a line for every decoding round; its time is as the host saw it, so "
+        "leave the host a core (--threads)",
+    )
+    files.add_argument(
+        "--answers",
+        type=Path,
+        metavar="FILE",
+        help="answers as Spec-Bench's scripts read them, one file a method: of several methods, "
+        "each puts its name before the suffix (answers.speculative.jsonl)",
+    )
+    files.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="speed-up by group and acceptance by draft position, as .png, .svg or .pdf; needs "
+        "matplotlib (pip install 'specrt[bench]')",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures, prints a table, writes the rows."""
-    from specrt import __version__
+    """Measures, prints a table, writes the files."""
     from specrt.eval.bench import BenchOptions, run_bench
-    from specrt.eval.machine import source_commit
     from specrt.eval.prompts import read_prompts
-    from specrt.eval.report import bench_rows, json_rows
-    from specrt.eval.table import BENCH_LEGEND, bench_table
+    from specrt.eval.report import bench_rows
 
     options = BenchOptions(
         methods=tuple(name.strip() for name in args.methods.split(",")),
@@ -71,23 +105,86 @@ def run(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         raw=args.raw,
     )
-    if args.json is not None and not args.json.parent.is_dir():
-        raise ValueError(f"there is no folder {args.json.parent} for --json")
+    answer_files = _answer_files(args.answers, options.methods)
+    _check_files(args, options.methods, answer_files)
     prompts = [prompt for file in args.prompts for prompt in read_prompts(file, args.limit)]
     bundle = named_bundle(args.bundle)
     result = run_bench(bundle, prompts, options, progress=sys.stderr.isatty())
     rows = bench_rows(result)
-    print(f"{result.machine.cpu_model}, {result.threads} threads, {result.backend}")
+    _print_results(result, rows)
+    if args.num_speculative_tokens is not None:
+        _print_advice(bundle, args.num_speculative_tokens, rows[-1].accepted_at_position)
+    _write_files(args, result, rows, answer_files)
+    return 0
+
+
+def _answer_files(path: Path | None, methods: tuple[str, ...]) -> tuple[Path, ...]:
+    """One for every method; none if they are not wanted."""
+    if path is None:
+        return ()
+    if len(methods) == 1:
+        return (path,)
+    return tuple(with_name_inside(path, method) for method in methods)
+
+
+def _check_files(
+    args: argparse.Namespace, methods: tuple[str, ...], answer_files: tuple[Path, ...]
+) -> None:
+    from specrt.eval.plot import check_plot
+
+    single = {"--json": args.json, "--trace": args.trace, "--plot": args.plot}
+    named = {option: [path] for option, path in single.items() if path is not None}
+    check_output_files(named | {"--answers": answer_files}, args.prompts)
+    if args.plot is not None:
+        check_plot(args.plot, methods)
+
+
+def _write_files(
+    args: argparse.Namespace,
+    result: "BenchRun",
+    rows: "list[BenchRow]",
+    answer_files: tuple[Path, ...],
+) -> None:
+    from specrt import __version__
+    from specrt.eval.answers import answer_rows
+    from specrt.eval.machine import source_commit
+    from specrt.eval.plot import draw
+    from specrt.eval.report import json_rows
+    from specrt.eval.trace import trace_rows
+
+    if args.json is not None:
+        _write_lines(args.json, json_rows(result, __version__, source_commit()))
+    if args.trace is not None:
+        _write_lines(args.trace, trace_rows(result))
+    model = Path(args.bundle).resolve().name
+    for method, path in zip(result.methods, answer_files, strict=False):
+        _write_lines(path, answer_rows(method, model))
+    if args.plot is not None:
+        draw(rows, f"{model}: {_place(result)}", args.plot)
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _place(result: "BenchRun") -> str:
+    return f"{result.machine.cpu_model}, {result.threads} threads, {result.backend}"
+
+
+def _print_results(result: "BenchRun", rows: "list[BenchRow]") -> None:
+    from specrt.eval.table import BENCH_LEGEND, bench_table
+
+    print(_place(result))
     print(bench_table(rows))
     print(BENCH_LEGEND)
     if result.skipped:
         print(f"Prompts left out because they do not fit into the context: {result.skipped}.")
-    if args.num_speculative_tokens is not None:
-        _print_advice(bundle, args.num_speculative_tokens, rows[-1].accepted_at_position)
-    if args.json is not None:
-        objects = json_rows(result, __version__, source_commit())
-        args.json.write_text("".join(json.dumps(row) + "\n" for row in objects), encoding="utf-8")
-    return 0
+    if result.skipped_turns:
+        print(
+            "Later turns left out because they do not fit into the context or there is no chat "
+            f"template: {result.skipped_turns}."
+        )
 
 
 def _print_advice(bundle: Bundle, drafted: int, accepted_shares: list[float]) -> None:

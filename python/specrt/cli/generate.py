@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="text (default: read stdin)")
     parser.add_argument(
-        "--prompts", type=Path, metavar="FILE", help='JSON lines with "prompt" (or "turns"), or .gz'
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help='JSON lines with "prompt" (or "turns", of which the first is taken), or .gz',
     )
     add_method(parser)
     add_drafting(parser)
@@ -162,7 +165,7 @@ def _json_file(name: str | None) -> Iterator[TextIO | None]:
 def _json_row(prompt: Prompt, output: RequestOutput) -> dict[str, Any]:
     metrics = output.metrics
     drafting = metrics.speculative_decoding
-    row: dict[str, Any] = {"id": prompt.id} if prompt.id else {}
+    row: dict[str, Any] = {} if prompt.id == "" else {"id": prompt.id}
     return row | {
         "prompt": prompt.text,
         "text": output.text,

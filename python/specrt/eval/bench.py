@@ -8,7 +8,7 @@ between the prompts: what a method should take follows from them (report.py).
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 
 from tqdm import tqdm
 
@@ -16,8 +16,9 @@ from specrt._core import EngineRole, inspect_engine
 from specrt.bundle import Bundle
 from specrt.eval.machine import Machine, read_bandwidth, this_machine
 from specrt.eval.prompts import Prompt, encode_prompt
+from specrt.eval.sample import Answers, Sample, converse
 from specrt.llm import LLM
-from specrt.outputs import RequestOutput, Round
+from specrt.outputs import Round
 from specrt.sampling_params import SamplingParams
 
 BASELINE = "autoregressive"
@@ -37,7 +38,7 @@ class BenchOptions:
         threads: cores to use; None takes all.
         num_speculative_tokens: for methods that draft; None adapts to the drafts.
         repeats: completions of every prompt; times are their median.
-        raw: feed prompts as they are, without the chat template.
+        raw: feed prompts as they are, without the chat template, and only their first turns.
     """
 
     methods: tuple[str, ...] = (BASELINE, "speculative")
@@ -54,39 +55,6 @@ class BenchOptions:
             raise ValueError(f"methods must be different names, not {', '.join(self.methods)!r}")
         if self.repeats < 1:
             raise ValueError(f"repeats must be >= 1, not {self.repeats}")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One prompt with one method. Times in milliseconds, medians over the repeats.
-
-    Attributes:
-        prompt: what was asked.
-        outputs: token ids of every repeat.
-        ended: whether the completion ended by itself, not at its length limit.
-        ttft_ms: to the first token.
-        decode_ms: from the first token to the last.
-        rounds: of the first repeat.
-        predicted_ms: what `rounds` should take by the step times at this context length.
-    """
-
-    prompt: Prompt
-    outputs: tuple[tuple[int, ...], ...]
-    ended: bool
-    ttft_ms: float
-    decode_ms: float
-    rounds: tuple[Round, ...]
-    predicted_ms: float
-
-    @property
-    def new_tokens(self) -> int:
-        """Length of the completion."""
-        return len(self.outputs[0])
-
-    @property
-    def decoded_tokens(self) -> int:
-        """Tokens after the first, which belongs to the prompt's step."""
-        return max(0, self.new_tokens - 1)
 
 
 @dataclass(frozen=True)
@@ -121,6 +89,11 @@ class BenchRun:
     skipped: int
     methods: tuple[MethodRun, ...]
 
+    @property
+    def skipped_turns(self) -> int:
+        """Later turns of prompts that were not run."""
+        return sum(sample.skipped_turns for sample in self.methods[0].samples)
+
 
 @dataclass(frozen=True)
 class _Runner:
@@ -129,13 +102,13 @@ class _Runner:
     llm: LLM
     options: BenchOptions
 
-    def complete(self, prompt_ids: list[int], index: int) -> RequestOutput:
+    def complete(self, prompt: Prompt, index: int) -> Answers:
         params = SamplingParams(
             temperature=self.options.temperature,
             max_tokens=self.options.max_new_tokens,
             seed=self.options.seed + index,
         )
-        return self.llm.generate([prompt_ids], params)[0]
+        return converse(self.llm, prompt, params, raw=self.options.raw)
 
     def warm_up(self, prompt_ids: list[int]) -> None:
         tokens = min(_WARM_UP_TOKENS, self.options.max_new_tokens)
@@ -180,19 +153,12 @@ def _load(bundle: Bundle, method: str, options: BenchOptions) -> _Runner:
     return _Runner(llm, options)
 
 
-def _sample(runner: _Runner, prompt: Prompt, outputs: Sequence[RequestOutput]) -> Sample:
-    first = outputs[0]
-    rounds = tuple(first.metrics.rounds)
-    positions = first.metrics.prompt_tokens + first.metrics.completion_tokens // 2
-    return Sample(
-        prompt=prompt,
-        outputs=tuple(tuple(output.token_ids) for output in outputs),
-        ended=first.finish_reason == "stop",
-        ttft_ms=median(output.metrics.ttft_ms for output in outputs),
-        decode_ms=median(o.metrics.total_ms - o.metrics.ttft_ms for o in outputs),
-        rounds=rounds,
-        predicted_ms=runner.rounds_ms(rounds, positions),
-    )
+def _sample(runner: _Runner, prompt: Prompt, repeats: Sequence[Answers]) -> Sample:
+    predicted_ms = 0.0
+    for metrics in (answer.metrics for answer in repeats[0]):
+        positions = metrics.prompt_tokens + metrics.completion_tokens // 2
+        predicted_ms += runner.rounds_ms(metrics.rounds, positions)
+    return Sample(prompt, tuple(repeats), predicted_ms)
 
 
 def run_bench(
@@ -220,13 +186,13 @@ def run_bench(
         runner.warm_up(fitting[0][1])
     samples: list[list[Sample]] = [[] for _ in runners]
     bar = tqdm(fitting, desc="bench", disable=not progress)
-    for index, (prompt, ids) in enumerate(bar):
-        outputs: list[list[RequestOutput]] = [[] for _ in runners]
-        for turn in range(options.repeats):
-            for which in _rotated(len(runners), index + turn):
-                outputs[which].append(runners[which].complete(ids, index))
+    for index, (prompt, _) in enumerate(bar):
+        repeats: list[list[Answers]] = [[] for _ in runners]
+        for repeat in range(options.repeats):
+            for which in _rotated(len(runners), index + repeat):
+                repeats[which].append(runners[which].complete(prompt, index))
         for which in _rotated(len(runners), index):
-            samples[which].append(_sample(runners[which], prompt, outputs[which]))
+            samples[which].append(_sample(runners[which], prompt, repeats[which]))
     return BenchRun(
         options=options,
         machine=this_machine(),

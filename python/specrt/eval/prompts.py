@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,30 @@ from specrt.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt; `file` and `category` say which group its measurements join."""
+    """One prompt, or the user's side of a conversation.
+
+    Attributes:
+        text: what the user says first.
+        id: as its row has it; "" for none.
+        category: with `file`, the group that its measurements join.
+        file: name of its file.
+        index: of its row among the file's, from 0.
+        follow_ups: what the user says after each answer.
+    """
 
     text: str
-    id: str = ""
+    id: int | str = ""
     category: str = ""
     file: str = ""
+    index: int = 0
+    follow_ups: tuple[str, ...] = ()
 
 
 def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
     """Reads the first `limit` prompts of a file of rows {"prompt": text} or {"turns": [text]}.
 
-    Of `turns` only the first is taken. `id` and `category` are optional; the category of a row
-    without one is the name of the file.
+    `id` (or Spec-Bench's `question_id`) and `category` are optional; the category of a row without
+    one is the name of the file.
 
     Raises:
         ValueError: the file cannot be read, or a row is not as above; the message has its line.
@@ -36,7 +48,7 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
                 if limit is not None and len(prompts) >= limit:
                     break
                 if line.strip():
-                    prompts.append(_prompt(line, f"{path}:{number}", path))
+                    prompts.append(_prompt(line, f"{path}:{number}", path, len(prompts)))
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read prompts from {path}: {_reason(error)}") from None
     if not prompts:
@@ -48,31 +60,44 @@ def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _prompt(line: str, at: str, path: Path) -> Prompt:
+def _prompt(line: str, at: str, path: Path, index: int) -> Prompt:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         raise ValueError(f"{at}: this line is not JSON") from None
-    text = _text(row) if isinstance(row, dict) else None
-    if not isinstance(text, str) or not text:
+    turns = _turns(row) if isinstance(row, dict) else []
+    if not turns or not all(isinstance(turn, str) and turn for turn in turns):
         raise ValueError(f'{at}: a row needs "prompt" (text) or "turns" (a list of texts)')
     stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
-    return Prompt(text, str(row.get("id", "")), str(row.get("category", stem)), stem)
+    row_id = row.get("id", row.get("question_id", ""))
+    return Prompt(
+        turns[0],
+        row_id if isinstance(row_id, int | str) else str(row_id),
+        str(row.get("category", stem)),
+        stem,
+        index,
+        tuple(turns[1:]),
+    )
 
 
-def _text(row: dict[str, Any]) -> Any:
-    turns = row.get("turns")
+def _turns(row: dict[str, Any]) -> list[Any]:
     if "prompt" in row:
-        return row["prompt"]
-    return turns[0] if isinstance(turns, list) and turns else None
+        return [row["prompt"]]
+    turns = row.get("turns")
+    return turns if isinstance(turns, list) else []
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str, *, raw: bool = False) -> list[int]:
-    """Token ids of a user's text: through the chat template where there is one, unless `raw`.
+    """Token ids of a user's text: through the chat template where there is one, unless `raw`."""
+    if raw or not tokenizer.has_chat_template:
+        return tokenizer.encode(text)
+    return encode_chat(tokenizer, [{"role": "user", "content": text}])
+
+
+def encode_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Token ids of a conversation that the model is to answer.
 
     A template writes the special tokens itself, so none are added to what it makes.
     """
-    if raw or not tokenizer.has_chat_template:
-        return tokenizer.encode(text)
-    rendered = tokenizer.apply_chat_template([{"role": "user", "content": text}])
+    rendered = tokenizer.apply_chat_template(messages)
     return tokenizer.encode(rendered, add_special_tokens=False)

@@ -1,7 +1,8 @@
 """What a benchmark run says: one row for every group of prompts and method.
 
 Tokens per second is decoding alone: tokens after the first over the time after the first, pooled
-over prompts. The prompt's step is in `ttft_ms`.
+over prompts. The prompt's step is in `ttft_ms`. A prompt with several turns counts as one, with the
+tokens, times and rounds of all of its answers.
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from specrt.eval.bench import BASELINE, BenchRun, MethodRun, Sample
+from specrt.eval.bench import BASELINE, BenchRun, MethodRun
 from specrt.eval.repetition import Repetition, repetition
+from specrt.eval.sample import Sample
 
 ALL = "all"
 
@@ -125,14 +127,14 @@ def _drafting(samples: Sequence[Sample]) -> _Drafting:
 
 
 def _repetition(samples: Sequence[Sample]) -> Repetition:
-    each = [repetition(sample.outputs[0]) for sample in samples]
+    each = [repetition(answer.token_ids) for sample in samples for answer in sample.answers]
     return Repetition(sum(r.ngrams for r in each), sum(r.repeated for r in each))
 
 
 def _same(samples: Sequence[Sample], baseline: Sequence[Sample]) -> bool:
     """Whether all repeats of both gave the same tokens for every prompt."""
     pairs = zip(samples, baseline, strict=True)
-    return all(len({*sample.outputs, *base.outputs}) == 1 for sample, base in pairs)
+    return all(len(sample.token_ids | base.token_ids) == 1 for sample, base in pairs)
 
 
 def _without_loops(samples: Sequence[Sample], baseline: Sequence[Sample]) -> float | None:
@@ -140,7 +142,7 @@ def _without_loops(samples: Sequence[Sample], baseline: Sequence[Sample]) -> flo
     pairs = [
         (sample, base)
         for sample, base in zip(samples, baseline, strict=True)
-        if not repetition(base.outputs[0]).is_looping
+        if not _repetition([base]).is_looping
     ]
     ours = _measured([sample for sample, _ in pairs])
     return ours.over(_measured([base for _, base in pairs]))
@@ -184,6 +186,7 @@ def _row(run: BenchRun, method: MethodRun, group: _Group) -> BenchRow:
     predicted = _predicted(samples)
     ms_per_round = speed.ms / drafting.rounds if drafting.rounds else 0.0
     bytes_per_second = 1000.0 * method.bytes_per_round / ms_per_round if ms_per_round else 0.0
+    ended = [answer.finish_reason == "stop" for s in samples for answer in s.answers]
     per_token = [s.decode_ms / s.decoded_tokens for s in samples if s.decoded_tokens]
     return BenchRow(
         method=method.method,
@@ -208,7 +211,7 @@ def _row(run: BenchRun, method: MethodRun, group: _Group) -> BenchRow:
         memory_bandwidth_share=round(bytes_per_second / run.bandwidth, 4),
         weights_fit_in_cache=method.bytes_per_round < run.machine.cache_bytes,
         repeated_8gram_share=round(_repetition(samples).share, 4),
-        eos_share=round(sum(s.ended for s in samples) / len(samples), 4),
+        eos_share=round(sum(ended) / len(ended), 4),
     )
 
 
@@ -222,6 +225,7 @@ def json_rows(run: BenchRun, version: str, commit: str | None) -> list[dict[str,
     context = {
         "options": asdict(run.options),
         "skipped_prompts": run.skipped,
+        "skipped_turns": run.skipped_turns,
         "machine": {
             **asdict(run.machine),
             "backend": run.backend,

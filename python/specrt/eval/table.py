@@ -38,7 +38,8 @@ def identical_text(value: bool | None) -> str:
     return {True: "yes", False: "NO", None: "-"}[value]
 
 
-def _group_name(row: BenchRow, files: int) -> str:
+def group_name(row: BenchRow, files: int) -> str:
+    """The group of a row of a run over `files` prompt files, and how many prompts it has."""
     if row.category == ALL or files < 2:
         name = row.category
     elif row.category == row.prompt_file:
@@ -55,7 +56,7 @@ def bench_table(rows: Sequence[BenchRow]) -> str:
     for row in rows:
         lines.append(
             (
-                _group_name(row, files),
+                group_name(row, files),
                 row.method,
                 str(row.num_speculative_tokens or "-"),
                 f"{row.tokens_per_second:,.0f}",

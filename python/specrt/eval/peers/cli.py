@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from specrt.eval.output_files import check_output_files
 from specrt.eval.peers.prompts import Text, load_prompts
 from specrt.eval.peers.records import (
     NotMeasured,
@@ -26,7 +27,12 @@ PEERS = ("llama.cpp", "hf", "specrt")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 0 unless nothing at all could be measured."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        check_output_files({"--json": [options.json] if options.json else []}, options.prompts)
+    except ValueError as error:
+        parser.error(str(error))
     if options.threads > (os.cpu_count() or options.threads):
         print(f"warning: {options.threads} threads, {os.cpu_count()} cores", file=sys.stderr)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -139,8 +145,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, required=True)
     add("--peers", type=_words(_choice), default=PEERS, help="of " + ",".join(PEERS))
     add("--repeats", type=int, default=3, help="turns over all variants; medians are shown")
-    add("--draft-max", type=_words(int), default=(3, 5, 8), help="draft lengths, e.g. 3,5,8")
-    add("--methods", type=_words(str), default=("speculative",), help="specrt methods")
+    add(
+        "--draft-max",
+        type=_words(int),
+        default=(3, 5, 8),
+        help="draft lengths of llama.cpp and transformers, e.g. 3,5,8",
+    )
+    add(
+        "--methods",
+        type=_words(str),
+        default=("speculative", "ngram"),
+        help="specrt methods beside autoregressive (default: speculative,ngram)",
+    )
     add("--hf-dtypes", type=_words(str), default=("f32", "bf16"), help="of f32,bf16")
     add("--steps", type=_words(int), default=(1, 8, 16), help="rows of timed forwards, '' for none")
     add("--step-depth", type=int, default=128, help="cached tokens before a timed forward")

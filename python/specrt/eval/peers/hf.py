@@ -1,4 +1,4 @@
-"""Transformers: plain greedy `generate` in f32 and bf16, and assisted generation.
+"""Transformers in f32 and bf16: plain greedy `generate`, assisted generation, prompt lookup.
 
 Eager PyTorch with its default attention; `torch.compile` is not used.
 """
@@ -30,6 +30,8 @@ from specrt.eval.peers.records import (
 
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
+_Drafting = dict[str, Any]  # arguments of `generate` that say how to draft
+
 
 class _Clock(BaseStreamer):
     """Notes when each run of tokens arrives; the first `put` is the prompt itself."""
@@ -60,19 +62,10 @@ def measure_hf(
         missing.append(NotMeasured("hf", "assisted", "no --draft given"))
     for dtype in dtypes:
         target = _load(model, dtype)
-        plain = f"plain {dtype}"
-        run = partial(_generate, target, None, text, settings.max_new_tokens)
-        variants.append(Variant("hf", plain, plain, run))
         steps += [_step(target, dtype, rows, settings) for rows in settings.step_rows]
-        if draft is None:
-            continue
-        assistant = _load(draft, dtype)
-        run = partial(_generate, target, assistant, text, settings.max_new_tokens)
-        variants.append(Variant("hf", f"assisted default {dtype}", plain, run))
-        for length in settings.draft_lengths:
-            fixed = _with_draft_length(assistant, length)
-            run = partial(_generate, target, fixed, text, settings.max_new_tokens)
-            variants.append(Variant("hf", f"assisted {length} {dtype}", plain, run))
+        for label, drafting in _draftings(draft, dtype, settings.draft_lengths).items():
+            run = partial(_generate, target, drafting, text, settings.max_new_tokens)
+            variants.append(Variant("hf", f"{label} {dtype}", f"plain {dtype}", run))
     facts = {
         "transformers": transformers.__version__,
         "torch": torch.__version__,
@@ -88,6 +81,19 @@ def _load(folder: Path, dtype: str) -> Any:
     return model.eval()
 
 
+def _draftings(draft: Path | None, dtype: str, lengths: tuple[int, ...]) -> dict[str, _Drafting]:
+    """Every way to draft by its label. Prompt lookup matches the last two tokens, or one."""
+    ways: dict[str, _Drafting] = {"plain": {}}
+    ways |= {f"prompt-lookup {length}": {"prompt_lookup_num_tokens": length} for length in lengths}
+    if draft is not None:
+        assistant = _load(draft, dtype)
+        ways["assisted default"] = {"assistant_model": assistant}
+        for length in lengths:
+            fixed = _with_draft_length(assistant, length)
+            ways[f"assisted {length}"] = {"assistant_model": fixed}
+    return ways
+
+
 def _with_draft_length(assistant: Any, length: int) -> Any:
     """The same weights with a constant number of drafted tokens and no confidence threshold."""
     fixed = copy.copy(assistant)
@@ -99,7 +105,7 @@ def _with_draft_length(assistant: Any, length: int) -> Any:
 
 
 def _generate(
-    target: Any, assistant: Any | None, text: Text, max_new_tokens: int, prompt: Prompt
+    target: Any, drafting: _Drafting, text: Text, max_new_tokens: int, prompt: Prompt
 ) -> Generation:
     ids = torch.tensor([prompt.token_ids])
     clock = _Clock()
@@ -110,8 +116,8 @@ def _generate(
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            assistant_model=assistant,
             streamer=clock,
+            **drafting,
         )
     end = time.perf_counter()
     new = out[0, ids.shape[1] :].tolist()

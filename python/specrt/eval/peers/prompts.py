@@ -35,9 +35,10 @@ class Text:
 
 
 def load_prompts(text: Text, paths: Sequence[Path], limit: int) -> list[Prompt]:
-    """The first `limit` prompts of each file.
+    """The first `limit` prompts of each file; of those with several turns, the first.
 
     Raises:
         ValueError: a file cannot be read, or a row has no prompt.
     """
-    return [text.prompt(row.id, row.text) for path in paths for row in read_prompts(path, limit)]
+    rows = [row for path in paths for row in read_prompts(path, limit)]
+    return [text.prompt(str(row.id), row.text) for row in rows]
