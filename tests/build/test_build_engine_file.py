@@ -6,7 +6,7 @@ import zlib
 import pytest
 from reference.tiny_llama import Head, TinyLlama, write_tiny_llama
 from specrt.build import BuildError, build
-from specrt.build.engine_file import read_header
+from specrt.build.engine_file import FORMAT_VERSION, read_header
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_header_fields(engine):
     backend, layout, dtype, vocab, context = struct.unpack_from("<IIIii", data, 40)
     tensors, buffers, caches, ops = struct.unpack_from("<4I", data, 60)
     logits, head_begin, eos_count, *eos = struct.unpack_from("<iii16i", data, 76)
-    assert (version, size, begin % 4096) == (1, len(data), 0)
+    assert (version, size, begin % 4096) == (FORMAT_VERSION, len(data), 0)
     assert (backend, layout, dtype, vocab, context) == (0, 1, 1, 277, 256)
     assert (tensors, caches, ops) == (3 + 3 * 6 + 1, 3, 2 + 3 * 8 + 2)
     assert (head_begin, eos_count, eos[:2], any(eos[2:])) == (ops - 2, 2, [3, 0], False)
@@ -90,12 +90,12 @@ def test_truncated_file_is_refused(engine, tmp_path, size):
 
 def test_other_versions_are_refused(engine, tmp_path):
     def format_version(data):
-        data[8] = 2
+        data[8] = 99
 
     def layout_version(data):
         data[44] = 9
 
-    with pytest.raises(BuildError, match="format 2"):
+    with pytest.raises(BuildError, match="format 99"):
         read_header(copy(engine, tmp_path, format_version))
     with pytest.raises(BuildError, match="layout version 9"):
         read_header(copy(engine, tmp_path, layout_version))

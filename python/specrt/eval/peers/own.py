@@ -34,11 +34,11 @@ def measure_own(bundle: Path, text: Text, settings: Settings, methods: tuple[str
     facts = {"specrt": specrt.__version__}
     for method in dict.fromkeys((PLAIN, *methods)):
         try:
-            llm = LLM(str(bundle), method=method, threads=settings.threads)
+            llm = LLM(bundle, method, threads=settings.threads, enable_prefix_caching=False)
         except (ValueError, specrt.Error) as error:
             missing.append(NotMeasured("specrt", method, str(error)))
             continue
-        label = method if method == PLAIN else f"{method} k={llm.num_speculative_tokens}"
+        label = method if method == PLAIN else f"{method} k<={llm.num_speculative_tokens}"
         variants.append(Variant("specrt", label, PLAIN, partial(_generate, llm, params, text)))
         if method == PLAIN:
             facts["backend"] = llm.core.backend
