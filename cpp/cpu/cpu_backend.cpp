@@ -148,6 +148,9 @@ class CpuBackend : public Backend {
   void pick_draft(Stream& stream, const PickDraftArgs& args) override { checked(stream, args); }
   void judge(Stream& stream, const JudgeArgs& args) override { checked(stream, args); }
 
+  void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) override {
+    own_stream(stream).enqueue(args);
+  }
   void copy_to_host(Stream& stream, const CopyToHostArgs& args) override {
     own_stream(stream).enqueue(args);
   }

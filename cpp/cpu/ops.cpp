@@ -82,6 +82,10 @@ void run(const Kernels& kernels, const AttentionArgs& args, Team& team) {
   if (list.count > 0) kernels.attention(args, list, team);
 }
 
+void run(const Kernels&, const CopyToDeviceArgs& args, Team&) {
+  std::memcpy(args.device, args.host, args.bytes);
+}
+
 void run(const Kernels&, const CopyToHostArgs& args, Team&) {
   std::memcpy(args.host, args.device, args.bytes);
 }

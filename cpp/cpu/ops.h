@@ -7,9 +7,10 @@
 
 namespace specrt::cpu {
 
-using Op = std::variant<EmbedArgs, RopeAnglesArgs, RmsNormArgs, LinearArgs, RopeKvArgs,
-                        AttentionArgs, CopyToHostArgs, FeedPromptArgs, ProposeNgramArgs,
-                        BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs, FeedTailArgs, JudgeArgs>;
+using Op =
+    std::variant<EmbedArgs, RopeAnglesArgs, RmsNormArgs, LinearArgs, RopeKvArgs, AttentionArgs,
+                 CopyToDeviceArgs, CopyToHostArgs, FeedPromptArgs, ProposeNgramArgs,
+                 BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs, FeedTailArgs, JudgeArgs>;
 
 // Throws when cells hold what the op cannot do: a slot beyond the cache, a token beyond the table.
 void run(const Kernels& kernels, const Op& op, Team& team);

@@ -126,14 +126,15 @@ void Generator::start(Request& request, std::span<const int32_t> prompt,
   Sequence& sequence = target_.sequence(0);
   const auto length = static_cast<int32_t>(prompt.size());
   const int32_t cached = cached_prefix(prompt);
-  const int32_t draft_kv = std::min<int32_t>(cached, sequence.cells().cells->draft_kv);
-  sequence.begin({.prompt = prompt,
+  const int32_t draft_kv = std::min(cached, cached_.draft_kv);
+  sequence.begin(target_.stream(),
+                 {.prompt = prompt,
                   .eos = eos,
                   .max_tokens = params.max_tokens,
                   .draft_kv = draft_kv,
                   .seed = request.completion.seed},
                  params);
-  cached_.reset();
+  cached_ = {.text = {prompt.begin(), prompt.end()}, .draft_kv = 0, .begun = 0};
   request.completion.metrics.prompt_tokens = length;
   request.completion.metrics.cached_tokens = std::min(cached, length - 1);
   request.committed = length;
@@ -143,7 +144,7 @@ void Generator::start(Request& request, std::span<const int32_t> prompt,
   if (params.logprobs) {
     request.logprobs = std::min(*params.logprobs, plan.header.vocab - 1);
   }
-  request.limit = sequence.cells().cells->limit;
+  request.limit = sequence.limit();
 }
 
 Completion Generator::generate(std::span<const int32_t> prompt, const SamplingParams& params,
@@ -162,7 +163,7 @@ Completion Generator::generate(std::span<const int32_t> prompt, const SamplingPa
     throw;
   }
   drain(request);
-  if (request.read > 0) cached_ = target_.sequence(0).begun();
+  if (request.read > 0) cached_.begun = target_.sequence(0).begun();
   request.completion.metrics.total_time = seconds_since(request.begin);
   return std::move(request.completion);
 }
@@ -171,13 +172,13 @@ Completion Generator::generate(std::span<const int32_t> prompt, const SamplingPa
 // sequence: all that is committed but for the last token, which was not fed. A row's keys and
 // values do not depend on the step that fed it, so they are those of a fresh prompt, bit for bit.
 int32_t Generator::cached_prefix(std::span<const int32_t> prompt) const {
-  const Sequence& sequence = target_.sequence(0);
-  if (options_.prefix_caching == PrefixCaching::off || cached_ != sequence.begun()) return 0;
-  const SequenceCells& cells = sequence.cells();
-  const int32_t most = std::min(static_cast<int32_t>(prompt.size()), cells.cells->committed - 1);
-  int32_t same = 0;
-  while (same < most && cells.tok[same] == prompt[static_cast<size_t>(same)]) ++same;
-  return same;
+  if (options_.prefix_caching == PrefixCaching::off || cached_.begun == 0 ||
+      cached_.begun != target_.sequence(0).begun()) {
+    return 0;
+  }
+  const auto end = cached_.text.end() - 1;
+  const auto same = std::mismatch(cached_.text.begin(), end, prompt.begin(), prompt.end());
+  return static_cast<int32_t>(same.first - cached_.text.begin());
 }
 
 void Generator::prefill(Request& request, int32_t length) {
@@ -240,6 +241,8 @@ void Generator::read_entry(Request& request) {
   }
   const int32_t kept = take_tokens(request, {entry.tokens, static_cast<size_t>(entry.count)});
   draft_length_.observe(entry.judged, entry.accepted);
+  cached_.text.insert(cached_.text.end(), entry.tokens, entry.tokens + entry.count);
+  cached_.draft_kv = entry.draft_kv;
   GenerationMetrics& metrics = request.completion.metrics;
   const double before = std::exchange(request.read_time, seconds_since(request.begin));
   if (request.read == 1) {

@@ -56,7 +56,14 @@ class Generator {
   GeneratorOptions options_;
   Lockstep loop_;
   DraftLength draft_length_;
-  std::optional<uint64_t> cached_;  // Sequence::begun() of the one that the KV caches hold
+
+  // What the KV caches hold: all of `text` but its last token, and a part of that in the drafter's.
+  struct Cached {
+    std::vector<int32_t> text;
+    int32_t draft_kv = 0;
+    uint64_t begun = 0;  // Sequence::begun() of the one whose text this is; 0: nothing
+  };
+  Cached cached_;
 };
 
 }  // namespace specrt

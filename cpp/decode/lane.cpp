@@ -1,6 +1,5 @@
 #include "decode/lane.h"
 
-#include <new>
 #include <utility>
 
 #include "base/error.h"
@@ -11,11 +10,8 @@ Lane::Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences)
     : model_(model), stream_(stream), sequences_(std::move(sequences)) {
   SPECRT_CHECK(!sequences_.empty() && sequences_.size() <= kMaxSegments, "a step serves 1 to ",
                kMaxSegments, " sequences, not ", sequences_.size());
-  spans_ = backend().alloc_shared(sizeof(StepSpan) * sequences_.size());
-  for (size_t s = 0; s < sequences_.size(); ++s) {
-    caches_.push_back(model_.make_kv());
-    new (span(s)) StepSpan;
-  }
+  spans_ = backend().alloc(sizeof(StepSpan) * sequences_.size());  // zeros: no rows
+  for (size_t s = 0; s < sequences_.size(); ++s) caches_.push_back(model_.make_kv());
 }
 
 Segment Lane::segment(size_t s) const {

@@ -11,7 +11,7 @@ std::vector<float> read_logits(Lane& lane, std::span<const int32_t> tokens, int3
     fail_argument("rows must be in [1, ", kMaxStepRows, "], not ", rows);
   }
   check_tokens(tokens, lane.model().vocab());
-  lane.sequence(0).begin({.prompt = tokens}, {});
+  lane.sequence(0).begin(lane.stream(), {.prompt = tokens}, {});
   const RowsView logits = lane.model().logits();
   const auto vocab = static_cast<size_t>(lane.model().vocab());
   const auto count = static_cast<int32_t>(tokens.size());

@@ -10,38 +10,54 @@
 namespace specrt {
 namespace {
 
-// Hands out consecutive 64-byte aligned parts of a block; without a block it only counts.
+// Hands out consecutive 64-byte aligned parts of a block; without a block it only counts. The host
+// makes objects in its own memory; on the device, zeros are as good.
 class Carver {
  public:
-  explicit Carver(std::byte* block) : block_(block) {}
+  enum class Memory { host, zeroed };
+
+  explicit Carver(std::byte* block, Memory memory = Memory::host)
+      : block_(block), memory_(memory) {}
 
   template <typename T>
   T* take(size_t count) {
     std::byte* part = block_ == nullptr ? nullptr : block_ + used_;
     used_ += (sizeof(T) * count + 63) / 64 * 64;
-    return part == nullptr ? nullptr : new (part) T[count];
+    if (part == nullptr || memory_ == Memory::zeroed) return reinterpret_cast<T*>(part);
+    return new (part) T[count];
   }
   size_t used() const { return used_; }
 
  private:
   std::byte* block_;
+  Memory memory_;
   size_t used_ = 0;
 };
 
-SequenceCells carve(Carver& memory, int32_t context, uint32_t log_slots) {
-  SequenceCells cells;
-  cells.log_slots = log_slots;
+// The tokens lie last, so that a short prompt is a short copy.
+void carve_state(Carver& memory, int32_t context, SequenceCells& cells) {
   cells.cells = memory.take<Cells>(1);
-  cells.log = memory.take<LogEntry>(log_slots);
-  cells.logprobs = memory.take<LogprobEntry>(log_slots);
   cells.bias = memory.take<LogitBias>(kMaxLogitBias);
   cells.tok = memory.take<Cell<int32_t>>(static_cast<size_t>(context));
-  return cells;
 }
 
-size_t bytes_of(int32_t context, uint32_t log_slots) {
+size_t state_bytes(int32_t context) {
   Carver counter(nullptr);
-  carve(counter, context, log_slots);
+  SequenceCells cells;
+  carve_state(counter, context, cells);
+  return counter.used();
+}
+
+void carve_log(Carver& memory, uint32_t log_slots, SequenceCells& cells) {
+  cells.log_slots = log_slots;
+  cells.log = memory.take<LogEntry>(log_slots);
+  cells.logprobs = memory.take<LogprobEntry>(log_slots);
+}
+
+size_t log_bytes(uint32_t log_slots) {
+  Carver counter(nullptr);
+  SequenceCells cells;
+  carve_log(counter, log_slots, cells);
   return counter.used();
 }
 
@@ -99,12 +115,19 @@ void check_tokens(std::span<const int32_t> tokens, int32_t vocab) {
 }
 
 Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots)
-    : context_(context), memory_(backend.alloc_shared(bytes_of(context, log_slots))) {
-  Carver carver(memory_.data());
-  cells_ = carve(carver, context, log_slots);
+    : backend_(backend),
+      context_(context),
+      state_(backend.alloc(state_bytes(context))),
+      staged_(backend.alloc_shared(state_bytes(context))),
+      log_(backend.alloc_shared(log_bytes(log_slots))) {
+  Carver on_device(state_.data(), Carver::Memory::zeroed), on_host(staged_.data()),
+      log(log_.data());
+  carve_state(on_device, context, cells_);
+  carve_state(on_host, context, host_);
+  carve_log(log, log_slots, cells_);
 }
 
-void Sequence::begin(const Start& start, const SamplingParams& params) {
+void Sequence::begin(Stream& stream, const Start& start, const SamplingParams& params) {
   const auto length = static_cast<int32_t>(start.prompt.size());
   if (length < 1) fail_argument("the prompt is empty; it needs at least one token");
   if (length >= context_) {
@@ -117,11 +140,16 @@ void Sequence::begin(const Start& start, const SamplingParams& params) {
   ++begun_;
   reset(start);
   set_options(length, params);
+  const std::byte* end = reinterpret_cast<const std::byte*>(host_.tok + length);
+  backend_.copy_to_device(stream, {.device = state_.data(),
+                                   .host = staged_.data(),
+                                   .bytes = static_cast<size_t>(end - staged_.data())});
 }
 
 void Sequence::reset(const Start& start) {
   const auto length = static_cast<int32_t>(start.prompt.size());
-  Cells& s = *cells_.cells;
+  limit_ = length + std::min(start.max_tokens, context_ - length);
+  Cells& s = *host_.cells;
   s.committed = length;
   s.tail = 1;
   s.drafted = 0;
@@ -130,18 +158,18 @@ void Sequence::reset(const Start& start) {
   s.draft_end = start.draft_kv;
   s.snap_begin = length;
   s.snap_count = 0;
-  s.limit = length + std::min(start.max_tokens, context_ - length);
+  s.limit = limit_;
   s.stop = Stop::running;
   s.round = 0;
   s.seed = start.seed;
   s.eos_count = static_cast<int32_t>(start.eos.size());
   for (size_t i = 0; i < start.eos.size(); ++i) s.eos[i] = start.eos[i];
-  for (int32_t i = 0; i < length; ++i) cells_.tok[i] = start.prompt[static_cast<size_t>(i)];
+  for (int32_t i = 0; i < length; ++i) host_.tok[i] = start.prompt[static_cast<size_t>(i)];
   for (uint32_t i = 0; i < cells_.log_slots; ++i) cells_.log[i].sequence = 0;
 }
 
 void Sequence::set_options(int32_t length, const SamplingParams& params) {
-  Cells& s = *cells_.cells;
+  Cells& s = *host_.cells;
   s.sampling.temperature = params.temperature;
   s.sampling.top_k = params.top_k;
   s.sampling.top_p = params.top_p;
@@ -153,8 +181,8 @@ void Sequence::set_options(int32_t length, const SamplingParams& params) {
   s.logit.presence_penalty = params.presence_penalty;
   s.logit.bias_count = static_cast<int32_t>(params.logit_bias.size());
   for (size_t i = 0; i < params.logit_bias.size(); ++i) {
-    cells_.bias[i].token = params.logit_bias[i].first;
-    cells_.bias[i].value = params.logit_bias[i].second;
+    host_.bias[i].token = params.logit_bias[i].first;
+    host_.bias[i].value = params.logit_bias[i].second;
   }
   s.logprobs = params.logprobs ? 1 + *params.logprobs : 0;
 }

@@ -1,4 +1,4 @@
-// One sequence: its cells, tokens and verdict log in memory that device and host share.
+// One sequence: its cells and tokens in device memory, its verdict log where the host reads it.
 #pragma once
 
 #include <span>
@@ -27,8 +27,9 @@ class Sequence {
     uint64_t seed = 0;
   };
 
-  // Writes the cells for a new sequence. No work of the old one may be in flight.
-  void begin(const Start& start, const SamplingParams& params);
+  // Enqueues writing the cells for a new sequence, before all of its other work. No work of the old
+  // one may be in flight. Argument errors change nothing.
+  void begin(Stream& stream, const Start& start, const SamplingParams& params);
 
   // The log entry of enqueued round `round`; its event must have been waited for.
   const LogEntry& entry(uint32_t round) const;
@@ -38,16 +39,22 @@ class Sequence {
 
   const SequenceCells& cells() const { return cells_; }
   int32_t context() const { return context_; }
+  int32_t limit() const { return limit_; }   // largest length that the sequence may reach
   uint64_t begun() const { return begun_; }  // sequences so far: whose tokens and caches these are
 
  private:
   void reset(const Start& start);
   void set_options(int32_t length, const SamplingParams& params);
 
+  Backend& backend_;
   int32_t context_;
+  int32_t limit_ = 0;
   uint64_t begun_ = 0;
-  Buffer memory_;
+  Buffer state_;   // on the device: cells, bias, tokens
+  Buffer staged_;  // the same for the host to write
+  Buffer log_;
   SequenceCells cells_;
+  SequenceCells host_;  // pointers into staged_
 };
 
 }  // namespace specrt

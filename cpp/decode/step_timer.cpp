@@ -16,7 +16,7 @@ std::vector<double> time_steps(Lane& lane, int32_t rows, int32_t cached, int32_t
   }
   if (repeats < 1) fail_argument("repeats must be >= 1, not ", repeats);
   const int32_t token = 0;
-  lane.sequence(0).begin({.prompt = {&token, 1}}, {});
+  lane.sequence(0).begin(lane.stream(), {.prompt = {&token, 1}}, {});
   lane.backend().feed_prompt(lane.stream(), {.span = lane.span(0), .begin = cached, .count = rows});
   const auto step =
       lane.backend().record(lane.stream(), [&] { lane.enqueue_step(rows, Head::all); });

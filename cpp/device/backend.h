@@ -21,7 +21,8 @@ class Backend {
   // Zero-filled, 64-byte aligned device memory. Throws when the machine cannot hold it.
   virtual Buffer alloc(size_t bytes) = 0;
 
-  // Memory that both the device and the host read (cells, tokens, verdict log).
+  // Zero-filled memory that both the device and the host read and write: the verdict log, and what
+  // the host hands over. Far from the device, so nothing that a step reads lies here.
   virtual Buffer alloc_shared(size_t bytes) = 0;
 
   // The weights of an engine as device memory; `host` stays valid as long as the buffer.
@@ -40,6 +41,7 @@ class Backend {
   virtual void rope_kv(Stream& stream, const RopeKvArgs& args) = 0;
   virtual void attention(Stream& stream, const AttentionArgs& args) = 0;
 
+  virtual void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) = 0;
   virtual void copy_to_host(Stream& stream, const CopyToHostArgs& args) = 0;
   virtual void feed_prompt(Stream& stream, const FeedPromptArgs& args) = 0;
   virtual void propose_ngram(Stream& stream, const ProposeNgramArgs& args) = 0;

@@ -105,6 +105,7 @@ struct alignas(64) LogEntry {
   int32_t drafted;   // tokens that the drafter proposed in this round
   int32_t judged;    // speculative tokens that were judged
   int32_t accepted;  // of those, committed because they were right
+  int32_t draft_kv;  // tokens in the drafter's KV cache after this round
   Stop stop;
   int32_t tokens[kMaxStepRows + 1];
 };

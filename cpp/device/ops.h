@@ -149,6 +149,13 @@ struct AttentionArgs {
   RowsView out;
 };
 
+// Copies host memory to the device; `host` stays as it is until the stream has done it.
+struct CopyToDeviceArgs {
+  std::byte* device = nullptr;
+  const std::byte* host = nullptr;
+  size_t bytes = 0;
+};
+
 // Copies device memory to the host; `host` stays valid until the stream has done it.
 struct CopyToHostArgs {
   void* host = nullptr;

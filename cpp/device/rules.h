@@ -209,6 +209,7 @@ SPECRT_HD inline void write_log(const SequenceCells& sequence, const Verdict& v,
   entry.drafted = drafted;
   entry.judged = v.judged;
   entry.accepted = v.accepted;
+  entry.draft_kv = s.draft_kv;
   entry.stop = s.stop;
   for (int32_t i = 0; i < v.count; ++i) entry.tokens[i] = v.tokens[i];
   s.round = round + 1;

@@ -170,7 +170,8 @@ TEST_CASE("a drafter whose window ends within a draft drafts up to its end") {
 // A lockstep loop over a perfect drafter, round by round.
 struct ByHand {
   ByHand() : rig(config.rig), loop(*rig.target, rig.drafter.get()), sequence(*rig.sequences[0]) {
-    sequence.begin({.prompt = config.asks[0].prompt, .max_tokens = 100}, config.asks[0].params());
+    sequence.begin(*rig.target_stream, {.prompt = config.asks[0].prompt, .max_tokens = 100},
+                   config.asks[0].params());
     loop.enqueue_prompt_verdict(0, 0, 3);
   }
 

@@ -134,7 +134,7 @@ TEST_CASE("nothing is cached behind an error, another user of the sequence, or w
   CHECK_EQ(cached(generator), 2);
   CHECK(run_with_error(generator, rig, config, 20, 0));
   CHECK_EQ(cached(generator), 0);
-  rig.sequences[0]->begin({.prompt = config.asks[0].prompt}, {});
+  rig.sequences[0]->begin(*rig.target_stream, {.prompt = config.asks[0].prompt}, {});
   CHECK_EQ(cached(generator), 0);
   CHECK_EQ(cached(generator), 2);
   Generator off(*rig.target, rig.drafter.get(),
@@ -278,7 +278,7 @@ TEST_CASE("recordings are made once for each draft length") {
   Dice dice(3);
   std::set<int32_t> lengths;
   const std::vector<int32_t> prompt{1, 2, 3};
-  sequence.begin({.prompt = prompt, .max_tokens = 1000}, {});
+  sequence.begin(*rig.target_stream, {.prompt = prompt, .max_tokens = 1000}, {});
   loop.enqueue_prompt_verdict(0, 0, 3);
   for (int round = 0; round < 1000; ++round) {
     const int32_t length = dice.between(0, 8);

@@ -137,6 +137,16 @@ void ScriptedBackend::rope_angles(Stream&, const RopeAnglesArgs&) {
   fail("a table model has no rope_angles");
 }
 
+void ScriptedBackend::copy_to_device(Stream& stream, const CopyToDeviceArgs& args) {
+  push(stream, [this, args] {
+    for (size_t at = 0; at < args.bytes; at += sizeof(int32_t)) {
+      races_.access(args.host + at, CellAccess::read);
+      races_.access(args.device + at, CellAccess::write);
+    }
+    std::memcpy(args.device, args.host, args.bytes);
+  });
+}
+
 void ScriptedBackend::copy_to_host(Stream&, const CopyToHostArgs&) {
   fail("a table model has nothing to copy");
 }

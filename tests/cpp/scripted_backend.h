@@ -55,6 +55,7 @@ class ScriptedBackend final : public Backend {
   void pick_draft(Stream& stream, const PickDraftArgs& args) override;
   void feed_tail(Stream& stream, const FeedTailArgs& args) override;
   void judge(Stream& stream, const JudgeArgs& args) override;
+  void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) override;
   void copy_to_host(Stream& stream, const CopyToHostArgs& args) override;
 
   // The host reads a log entry: only after an event that covers its round.

@@ -235,6 +235,7 @@ class Reader {
 void begin_sequence(Rig& rig, Lockstep& loop, const Ask& ask, size_t s) {
   const auto length = static_cast<int32_t>(ask.prompt.size());
   rig.sequences[s]->begin(
+      *rig.target_stream,
       {.prompt = ask.prompt, .eos = ask.eos, .max_tokens = ask.max_tokens, .seed = ask.seed},
       ask.params());
   loop.enqueue_prompt_verdict(s, 0, length);
