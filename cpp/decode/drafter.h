@@ -11,6 +11,7 @@ namespace specrt {
 struct DraftRequest {
   int32_t capacity = 0;    // tokens to draft at most
   int32_t bonus_rows = 0;  // as in DraftPlan
+  int32_t positions = 0;   // all that is fed and drafted lies below
   DraftOrder order = DraftOrder::first;
 };
 
@@ -31,8 +32,9 @@ class Drafter {
   // Tokens that a catch-up step feeds for each sequence; 0: the drafter has nothing to feed.
   virtual int32_t catch_up_rows() const = 0;
 
-  // One step that feeds tokens which the drafter's KV cache lacks; may be recorded.
-  virtual void enqueue_catch_up() = 0;
+  // One step that feeds tokens, all below `positions`, which the drafter's KV cache lacks; may be
+  // recorded.
+  virtual void enqueue_catch_up(int32_t positions) = 0;
 
   // One draft of every sequence; may be recorded.
   virtual void enqueue_draft(const DraftRequest& request) = 0;

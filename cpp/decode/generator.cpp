@@ -80,10 +80,14 @@ struct Generator::Request {
   const OnProgress* on_progress = nullptr;
   Completion completion;
   Clock::time_point begin = Clock::now();
-  std::deque<Event> events;  // of the rounds in flight, oldest first
-  uint32_t read = 0;         // log entries read
-  int32_t committed = 0;     // as of the last entry read
-  double read_time = 0;      // of the last entry, in seconds since `begin`
+  struct Enqueued {
+    Event done;
+    int32_t most_tokens;  // that it can commit
+  };
+  std::deque<Enqueued> in_flight;  // rounds, oldest first
+  uint32_t read = 0;               // log entries read
+  int32_t committed = 0;           // as of the last entry read
+  double read_time = 0;            // of the last entry, in seconds since `begin`
   int32_t limit = 0;
   int32_t unfed = 0;  // tokens that the drafter's KV cache lacks at most when the next round begins
   std::optional<int32_t> next_draft;  // length of the next round's draft, once chosen
@@ -95,6 +99,13 @@ struct Generator::Request {
   void end(FinishReason reason) {
     ended = true;
     completion.finish_reason = reason;
+  }
+
+  // Largest length that the sequence can have when all enqueued rounds are done.
+  int32_t most_committed() const {
+    int32_t length = committed;
+    for (const Enqueued& round : in_flight) length += round.most_tokens;
+    return std::min(length, limit);
   }
 
   // False: the caller wants no more.
@@ -195,13 +206,13 @@ void Generator::prefill(Request& request, int32_t length) {
     request.end(FinishReason::cancelled);
     return;
   }
-  request.events.push_back(target_.stream().record());
+  request.in_flight.push_back({target_.stream().record(), 1});
 }
 
 void Generator::enqueue_rounds(Request& request) {
   while (!request.ended) {
     // Every live round commits at least one token, so rounds beyond the limit are never needed.
-    const auto in_flight = static_cast<int32_t>(request.events.size());
+    const auto in_flight = static_cast<int32_t>(request.in_flight.size());
     const int32_t left = request.limit - request.committed - in_flight;
     if (in_flight > options_.run_ahead || left <= 0) return;
     if (!request.next_draft) {
@@ -210,7 +221,8 @@ void Generator::enqueue_rounds(Request& request) {
     const int32_t draft_tokens = *request.next_draft;
     if (draft_tokens > 0 && !catch_up(request, draft_tokens)) return;
     request.next_draft.reset();
-    request.events.push_back(loop_.enqueue_round(draft_tokens));
+    const int32_t positions = std::min(request.most_committed() + draft_tokens, request.limit);
+    request.in_flight.push_back({loop_.enqueue_round(draft_tokens, positions), draft_tokens + 1});
     request.unfed = draft_tokens > 0 ? draft_tokens + 2 : request.unfed + 1;
   }
 }
@@ -220,10 +232,10 @@ void Generator::enqueue_rounds(Request& request) {
 bool Generator::catch_up(Request& request, int32_t draft_tokens) {
   const int32_t rows = drafter_->catch_up_rows(), slack = drafter_->slack(draft_tokens);
   const int32_t steps = rows == 0 ? 0 : std::max(0, (request.unfed - slack + rows - 1) / rows);
-  if (steps > static_cast<int32_t>(kChunksAhead) && !request.events.empty()) return false;
+  if (steps > static_cast<int32_t>(kChunksAhead) && !request.in_flight.empty()) return false;
   Pace pace(drafter_->stream());
   for (int32_t i = 0; i < steps; ++i) {
-    loop_.enqueue_catch_up();
+    loop_.enqueue_catch_up(request.most_committed());
     if (pace.chunk([&] { return request.report({}); })) continue;
     request.end(FinishReason::cancelled);
     return false;
@@ -232,8 +244,8 @@ bool Generator::catch_up(Request& request, int32_t draft_tokens) {
 }
 
 void Generator::read_entry(Request& request) {
-  request.events.front().wait();
-  request.events.pop_front();
+  request.in_flight.front().done.wait();
+  request.in_flight.pop_front();
   const LogEntry& entry = target_.sequence(0).entry(request.read++);
   request.committed = entry.committed_before + entry.count;
   if (entry.stop != Stop::running) {
@@ -288,7 +300,7 @@ int32_t Generator::take_tokens(Request& request, std::span<const int32_t> tokens
 }
 
 void Generator::drain(Request& request) {
-  request.events.clear();
+  request.in_flight.clear();
   finish(target_.stream());
   if (drafter_ != nullptr) finish(drafter_->stream());
 }

@@ -18,10 +18,11 @@ Segment Lane::segment(size_t s) const {
   return {.span = span(s), .tok = sequences_[s]->cells().tok, .kv = caches_[s].data()};
 }
 
-void Lane::enqueue_step(int32_t capacity, Head head) {
+void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {
   StepRows rows;
   rows.segment_count = static_cast<int32_t>(sequences_.size());
   rows.capacity = capacity;
+  rows.positions = positions;
   for (size_t s = 0; s < sequences_.size(); ++s) rows.segments[s] = segment(s);
   model_.enqueue_step(stream_, rows, head);
 }
@@ -31,6 +32,7 @@ void Lane::enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head hea
   StepRows rows;
   rows.segment_count = 1;
   rows.capacity = kMaxStepRows;
+  rows.positions = begin + count;
   rows.segments[0] = segment(s);
   model_.enqueue_step(stream_, rows, head);
 }

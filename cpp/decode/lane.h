@@ -20,8 +20,9 @@ class Lane {
   Sequence& sequence(size_t s) const { return *sequences_[s]; }
   StepSpan* span(size_t s) const { return spans_.as<StepSpan>() + s; }
 
-  // One step over all sequences, `capacity` rows each; spans say which rows exist.
-  void enqueue_step(int32_t capacity, Head head);
+  // One step over all sequences, `capacity` rows each, at positions below `positions`; spans say
+  // which rows exist.
+  void enqueue_step(int32_t capacity, int32_t positions, Head head);
 
   // Prompt tokens [begin, begin + count) of sequence s, count <= kMaxStepRows.
   void enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head head);

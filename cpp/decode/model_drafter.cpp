@@ -20,14 +20,14 @@ int32_t ModelDrafter::catch_up_rows() const {
   return kMaxStepRows / static_cast<int32_t>(lane_.size());
 }
 
-void ModelDrafter::enqueue_catch_up() {
+void ModelDrafter::enqueue_catch_up(int32_t positions) {
   for (size_t s = 0; s < lane_.size(); ++s) {
     backend().begin_catch_up(stream(), {.sequence = lane_.sequence(s).cells(),
                                         .span = lane_.span(s),
                                         .rows = catch_up_rows(),
                                         .window = window()});
   }
-  lane_.enqueue_step(catch_up_rows(), Head::none);
+  lane_.enqueue_step(catch_up_rows(), positions, Head::none);
 }
 
 void ModelDrafter::enqueue_draft(const DraftRequest& request) {
@@ -41,12 +41,14 @@ void ModelDrafter::enqueue_draft(const DraftRequest& request) {
                                               .catch_up_rows = rows,
                                               .order = request.order}});
   }
-  enqueue_step(rows, 0);
-  for (int32_t index = 1; index < request.capacity; ++index) enqueue_step(1, index);
+  enqueue_step(rows, request.positions, 0);
+  for (int32_t index = 1; index < request.capacity; ++index) {
+    enqueue_step(1, request.positions, index);
+  }
 }
 
-void ModelDrafter::enqueue_step(int32_t rows, int32_t index) {
-  lane_.enqueue_step(rows, Head::last);
+void ModelDrafter::enqueue_step(int32_t rows, int32_t positions, int32_t index) {
+  lane_.enqueue_step(rows, positions, Head::last);
   for (size_t s = 0; s < lane_.size(); ++s) {
     backend().pick_draft(stream(), {.sequence = lane_.sequence(s).cells(),
                                     .span = lane_.span(s),

@@ -15,11 +15,11 @@ class ModelDrafter final : public Drafter {
   int32_t window() const override { return lane_.model().context(); }
   int32_t slack(int32_t capacity) const override;
   int32_t catch_up_rows() const override;
-  void enqueue_catch_up() override;
+  void enqueue_catch_up(int32_t positions) override;
   void enqueue_draft(const DraftRequest& request) override;
 
  private:
-  void enqueue_step(int32_t rows, int32_t index);
+  void enqueue_step(int32_t rows, int32_t positions, int32_t index);
 
   Lane& lane_;
 };

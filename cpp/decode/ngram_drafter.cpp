@@ -32,8 +32,8 @@ int32_t NgramDrafter::slack(int32_t capacity) const {
   return then_ == nullptr ? std::numeric_limits<int32_t>::max() : then_->slack(capacity);
 }
 
-void NgramDrafter::enqueue_catch_up() {
-  if (then_ != nullptr) then_->enqueue_catch_up();
+void NgramDrafter::enqueue_catch_up(int32_t positions) {
+  if (then_ != nullptr) then_->enqueue_catch_up(positions);
 }
 
 void NgramDrafter::enqueue_draft(const DraftRequest& request) {

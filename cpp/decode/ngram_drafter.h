@@ -25,7 +25,7 @@ class NgramDrafter final : public Drafter {
   int32_t window() const override { return then_ == nullptr ? 0 : then_->window(); }
   int32_t slack(int32_t capacity) const override;
   int32_t catch_up_rows() const override { return then_ == nullptr ? 0 : then_->catch_up_rows(); }
-  void enqueue_catch_up() override;
+  void enqueue_catch_up(int32_t positions) override;
   void enqueue_draft(const DraftRequest& request) override;
 
  private:

@@ -18,8 +18,8 @@ std::vector<double> time_steps(Lane& lane, int32_t rows, int32_t cached, int32_t
   const int32_t token = 0;
   lane.sequence(0).begin(lane.stream(), {.prompt = {&token, 1}}, {});
   lane.backend().feed_prompt(lane.stream(), {.span = lane.span(0), .begin = cached, .count = rows});
-  const auto step =
-      lane.backend().record(lane.stream(), [&] { lane.enqueue_step(rows, Head::all); });
+  const auto step = lane.backend().record(
+      lane.stream(), [&] { lane.enqueue_step(rows, cached + rows, Head::all); });
   std::vector<double> milliseconds;
   for (int32_t i = 0; i < repeats; ++i) {
     lane.stream().record().wait();

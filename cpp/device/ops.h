@@ -40,6 +40,9 @@ struct StepRows {
   int32_t segment_count = 0;
   int32_t capacity = 0;  // rows recorded per segment; segment_count * capacity <= kMaxStepRows
   RowSelect select = RowSelect::all;
+  // Every position of the step lies below it, so that work over the cache can be sized before the
+  // cells are known.
+  int32_t positions = 0;
 };
 
 // The existing rows of segment s as [begin, end) within the segment.

@@ -176,7 +176,7 @@ struct ByHand {
   }
 
   int32_t drafted(int32_t draft_tokens) {
-    loop.enqueue_round(draft_tokens).wait();
+    loop.enqueue_round(draft_tokens, 200).wait();
     return sequence.entry(round++).drafted;
   }
 
@@ -210,10 +210,10 @@ TEST_CASE("an autoregressive round behind a full accept, and drafting again") {
 TEST_CASE("behind a catch-up step drafting resumes at once") {
   ByHand hand;
   for (int i = 0; i < 50; ++i) CHECK_EQ(hand.drafted(0), 0);
-  hand.loop.enqueue_catch_up();  // the prompt and the 50 tokens
+  hand.loop.enqueue_catch_up(200);  // the prompt and the 50 tokens
   CHECK_EQ(hand.drafted(4), 4);
   CHECK_EQ(hand.sequence.entry(hand.round - 1).accepted, 4);
-  hand.loop.enqueue_catch_up();  // nothing is missing
+  hand.loop.enqueue_catch_up(200);  // nothing is missing
   CHECK_EQ(hand.drafted(4), 4);
   CHECK(hand.rig.backend.violations().empty());
 }

@@ -268,26 +268,24 @@ TEST_CASE("an exception of the callback reaches the caller, and the next request
   CHECK_EQ(run_and_compare(rig, config), "");
 }
 
-TEST_CASE("recordings are made once for each draft length") {
+TEST_CASE("over a thousand rounds there are as many recordings as shapes") {
   Config config = plain_config(kRandomLength, 1);
-  config.rig.context = 1400;
-  config.rig.window = 1400;
+  config.rig.context = 9000;
+  config.rig.window = 9000;
   Rig rig(config.rig);
   Lockstep loop(*rig.target, rig.drafter.get());
   Sequence& sequence = *rig.sequences[0];
   Dice dice(3);
-  std::set<int32_t> lengths;
   const std::vector<int32_t> prompt{1, 2, 3};
-  sequence.begin(*rig.target_stream, {.prompt = prompt, .max_tokens = 1000}, {});
+  sequence.begin(*rig.target_stream, {.prompt = prompt, .max_tokens = 8990}, {});
   loop.enqueue_prompt_verdict(0, 0, 3);
   for (int round = 0; round < 1000; ++round) {
-    const int32_t length = dice.between(0, 8);
-    lengths.insert(length);
-    loop.enqueue_round(length).wait();
-    CHECK_EQ(loop.recordings(), lengths.size());
+    // Contexts of three classes: 2048, 8192 and all.
+    loop.enqueue_round(dice.between(0, 8), 50 + 9 * round).wait();
   }
-  CHECK_EQ(lengths.size(), 9);
-  CHECK_EQ(rig.backend.recordings(), 9 + 8);  // a target and, but for length 0, a draft
+  const size_t drafts = 8, targets = 2;  // up to 8 rows and up to 16
+  CHECK_EQ(loop.recordings(), 3 * (drafts + targets));
+  CHECK_EQ(rig.backend.recordings(), loop.recordings());
   CHECK(rig.backend.violations().empty());
 }
 

@@ -209,6 +209,8 @@ void ScriptedBackend::run(const EmbedArgs& args) {
     const FedToken fed{segment.tok[segment.span->base + depth], segment.span->base + depth};
     require(peek(segment.span->rows) <= args.rows.capacity, "a step of ", peek(segment.span->rows),
             " rows with a capacity of ", args.rows.capacity);
+    require(fed.position < args.rows.positions, "position ", fed.position, " in a step for ",
+            args.rows.positions);
     require(fed.token >= 0 && fed.token < args.table.rows, "token ", fed.token, " is fed");
     races_.access(args.out.row<std::byte>(row), CellAccess::write);
     std::memcpy(args.out.row<std::byte>(row), &fed, sizeof(fed));

@@ -271,8 +271,8 @@ Outcome run_lockstep(Rig& rig, const Config& config) {
     while (rounds.size() <= static_cast<size_t>(config.depth)) {
       const int32_t k =
           config.draft_tokens == kRandomLength ? dice.between(0, 8) : config.draft_tokens;
-      if (rig.drafter && dice.between(0, 2) == 0) loop.enqueue_catch_up();
-      rounds.push_back({loop.enqueue_round(k), k});
+      if (rig.drafter && dice.between(0, 2) == 0) loop.enqueue_catch_up(config.rig.context);
+      rounds.push_back({loop.enqueue_round(k, config.rig.context), k});
     }
     read_oldest();
   }
