@@ -96,6 +96,8 @@ class CpuBackend : public Backend {
 
   std::string name() const override { return concat("cpu:", kernels_.isa); }
 
+  Layout weight_layout() const override { return Layout::panels16; }
+
   Buffer alloc(size_t bytes) override {
     if (bytes == 0) return {};
     SPECRT_CHECK(bytes <= machine_memory(), "this machine cannot hold ", bytes, " bytes");
@@ -114,6 +116,10 @@ class CpuBackend : public Backend {
     if (bytes > 0) std::memcpy(copy.data(), host, bytes);
     return copy;
   }
+
+  // The members of a team have scratch memory of their own.
+  size_t attention_scratch(const AttentionArgs&) const override { return 0; }
+  size_t pick_scratch(int32_t) const override { return 0; }
 
   std::unique_ptr<Stream> make_stream(const StreamShare& share) override {
     const int cores = share.cores == 0 ? threads_ - share.first_core : share.cores;
@@ -145,6 +151,11 @@ class CpuBackend : public Backend {
   void linear(Stream& stream, const LinearArgs& args) override { checked(stream, args); }
   void rope_kv(Stream& stream, const RopeKvArgs& args) override { checked(stream, args); }
   void attention(Stream& stream, const AttentionArgs& args) override { checked(stream, args); }
+  void move_kv(Stream& stream, const MoveKvArgs& args) override {
+    check(args);
+    MoveKvOp op{.args = args, .layers = {args.layers, args.layers + args.layer_count}};
+    own_stream(stream).enqueue(std::move(op));
+  }
   void pick_draft(Stream& stream, const PickDraftArgs& args) override { checked(stream, args); }
   void judge(Stream& stream, const JudgeArgs& args) override { checked(stream, args); }
 

@@ -82,6 +82,35 @@ void run(const Kernels& kernels, const AttentionArgs& args, Team& team) {
   if (list.count > 0) kernels.attention(args, list, team);
 }
 
+// Slot `from` of a cache to slot `to`: a column of a key block, a row of the values.
+void move_slot(std::byte* cache, const KvLayer& kv, int32_t head, int32_t from, int32_t to) {
+  const auto size = static_cast<int64_t>(size_of(kv.dtype));
+  const int64_t row = kv.head_dim * size;
+  std::byte* values = cache + kv.value_offset + head * (kv_value_bytes(kv) / kv.kv_heads);
+  std::memcpy(values + to * row, values + from * row, static_cast<size_t>(row));
+  const int64_t line = 64, word = line / kKvBlock;  // a line holds a word of every slot
+  const int64_t block_bytes = panel_bytes(kv.dtype, kv.head_dim);
+  std::byte* keys = cache + kv.key_offset + head * (kv_key_bytes(kv) / kv.kv_heads);
+  const std::byte* source = keys + from / kKvBlock * block_bytes + from % kKvBlock * word;
+  std::byte* target = keys + to / kKvBlock * block_bytes + to % kKvBlock * word;
+  for (int64_t at = 0; at < block_bytes; at += line) {
+    std::memcpy(target + at, source + at, static_cast<size_t>(word));
+  }
+}
+
+void run(const Kernels&, const MoveKvOp& op, Team&) {
+  const int32_t base = op.args.span->base, count = *op.args.count;
+  for (const KvLayer& kv : op.layers) {
+    for (int32_t d = 0; d < count; ++d) {
+      const int32_t from = op.args.path[d];
+      SPECRT_CHECK(from >= d && base + from < kv.slots, "move_kv: row ", from, " of a path at ", d);
+      for (int32_t head = 0; from != d && head < kv.kv_heads; ++head) {
+        move_slot(op.args.kv, kv, head, base + from, base + d);
+      }
+    }
+  }
+}
+
 void run(const Kernels&, const CopyToDeviceArgs& args, Team&) {
   std::memcpy(args.device, args.host, args.bytes);
 }

@@ -2,14 +2,21 @@
 #pragma once
 
 #include <variant>
+#include <vector>
 
 #include "cpu/kernels.h"
 
 namespace specrt::cpu {
 
+// Keeps the layers, which the caller may drop.
+struct MoveKvOp {
+  MoveKvArgs args;
+  std::vector<KvLayer> layers;
+};
+
 using Op =
     std::variant<EmbedArgs, RopeAnglesArgs, RmsNormArgs, LinearArgs, RopeKvArgs, AttentionArgs,
-                 CopyToDeviceArgs, CopyToHostArgs, FeedPromptArgs, ProposeNgramArgs,
+                 MoveKvOp, CopyToDeviceArgs, CopyToHostArgs, FeedPromptArgs, ProposeNgramArgs,
                  BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs, FeedTailArgs, JudgeArgs>;
 
 // Throws when cells hold what the op cannot do: a slot beyond the cache, a token beyond the table.

@@ -28,7 +28,8 @@ void Lockstep::enqueue_judge(size_t s, int32_t first_row) {
                                              .span = target_.span(s),
                                              .logits = target_.model().logits(),
                                              .first_row = first_row,
-                                             .vocab = target_.model().vocab()});
+                                             .vocab = target_.model().vocab(),
+                                             .scratch = target_.model().scratch()});
 }
 
 void Lockstep::enqueue_target(int32_t rows, int32_t positions) {

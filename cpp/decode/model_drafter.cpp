@@ -55,7 +55,8 @@ void ModelDrafter::enqueue_step(int32_t rows, int32_t positions, int32_t index) 
                                     .logits = lane_.model().logits(),
                                     .first_row = static_cast<int32_t>(s) * rows,
                                     .vocab = lane_.model().vocab(),
-                                    .index = index});
+                                    .index = index,
+                                    .scratch = lane_.model().scratch()});
   }
 }
 

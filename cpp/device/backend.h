@@ -18,6 +18,8 @@ class Backend {
 
   virtual std::string name() const = 0;  // for example "cpu:avx512bf16"
 
+  virtual Layout weight_layout() const = 0;  // of the matrices that `linear` reads
+
   // Zero-filled, 64-byte aligned device memory. Throws when the machine cannot hold it.
   virtual Buffer alloc(size_t bytes) = 0;
 
@@ -27,6 +29,12 @@ class Backend {
 
   // The weights of an engine as device memory; `host` stays valid as long as the buffer.
   virtual Buffer place_weights(const std::byte* host, size_t bytes) = 0;
+
+  // Bytes of AttentionArgs::scratch, for any number of rows and positions.
+  virtual size_t attention_scratch(const AttentionArgs& args) const = 0;
+
+  // Bytes of the scratch of pick_draft and judge.
+  virtual size_t pick_scratch(int32_t vocab) const = 0;
 
   virtual std::unique_ptr<Stream> make_stream(const StreamShare& share) = 0;
 
@@ -40,6 +48,7 @@ class Backend {
   virtual void linear(Stream& stream, const LinearArgs& args) = 0;
   virtual void rope_kv(Stream& stream, const RopeKvArgs& args) = 0;
   virtual void attention(Stream& stream, const AttentionArgs& args) = 0;
+  virtual void move_kv(Stream& stream, const MoveKvArgs& args) = 0;
 
   virtual void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) = 0;
   virtual void copy_to_host(Stream& stream, const CopyToHostArgs& args) = 0;

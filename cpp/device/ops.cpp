@@ -68,7 +68,7 @@ void check(const RmsNormArgs& args) {
 void check(const LinearArgs& args) {
   check_rows("linear", args.rows);
   check_weight("linear", args.w);
-  SPECRT_CHECK(args.w.layout == Layout::panels16, "linear: the weight is not packed in panels");
+  SPECRT_CHECK(args.w.layout != Layout::row_major, "linear: the weight is not packed");
   check_view("linear", "x", args.x, args.w.dtype, args.w.cols);
   switch (args.epilogue) {
     case Epilogue::store:
@@ -106,6 +106,13 @@ void check(const AttentionArgs& args) {
   const int64_t cols = static_cast<int64_t>(args.heads) * args.kv.head_dim;
   check_view("attention", "q", args.q, args.kv.dtype, cols);
   check_view("attention", "out", args.out, args.kv.dtype, cols);
+}
+
+void check(const MoveKvArgs& args) {
+  SPECRT_CHECK(args.layer_count >= 0, "move_kv: ", args.layer_count, " layers");
+  for (int32_t i = 0; i < args.layer_count; ++i) {
+    check_kv("move_kv", args.layers[i], args.layers[i].kv_heads);
+  }
 }
 
 void check(const PickDraftArgs& args) {

@@ -58,8 +58,8 @@ SPECRT_HD inline RowRange rows_of(const StepRows& step, int32_t s) {
 }
 
 // One layer's part of a sequence's KV cache.
-// Keys:   [g][slot / kKvBlock][block], a block being 16 slots x e in the panels16 layout
-//         (bf16: [e pair][16 slots][2], f32: [e][16 slots]).
+// Keys:   CPU: [g][slot / kKvBlock][block], a block being 16 slots x e in the panels16 layout
+//         (bf16: [e pair][16 slots][2], f32: [e][16 slots]). CUDA: [g][slot][e].
 // Values: [g][slot][e].
 struct KvLayer {
   int64_t key_offset = 0;    // bytes from Segment::kv
@@ -139,6 +139,13 @@ struct RopeKvArgs {
   float eps = 0.0f;               // of the norms
 };
 
+// Device memory that an op needs while it runs; as many bytes as the backend asks for, zeroed when
+// it was made.
+struct Scratch {
+  std::byte* data = nullptr;
+  size_t bytes = 0;
+};
+
 // out[i, head] = softmax(scale * q . K) V over the slots [0, base) and the new rows that row i
 // sees; of these the last kv.window logical positions, if there is a window. Sums run over logical
 // positions in ascending order (a tree row counts only what it sees), so the result of a row
@@ -150,6 +157,19 @@ struct AttentionArgs {
   int32_t heads = 0;
   float scale = 0.0f;
   RowsView out;
+  Scratch scratch{};
+};
+
+// Copies the keys and values of a tree's accepted path down to where a chain has them, in every
+// layer: slot base + path[d] to slot base + d for d < count, base from the span. path[d] ascends
+// and is at least d.
+struct MoveKvArgs {
+  const StepSpan* span = nullptr;
+  std::byte* kv = nullptr;
+  const KvLayer* layers = nullptr;  // host memory; (layer_count,)
+  int32_t layer_count = 0;
+  const Cell<int32_t>* path = nullptr;   // (kMaxStepRows,)
+  const Cell<int32_t>* count = nullptr;  // 0 .. kMaxStepRows
 };
 
 // Copies host memory to the device; `host` stays as it is until the stream has done it.
@@ -209,6 +229,7 @@ struct PickDraftArgs {
   int32_t first_row = 0;
   int32_t vocab = 0;
   int32_t index = 0;
+  Scratch scratch{};
 };
 
 enum class TailSource : int32_t {
@@ -230,6 +251,7 @@ struct JudgeArgs {
   RowsView logits;  // (n, v) f32; the segment's rows start at first_row
   int32_t first_row = 0;
   int32_t vocab = 0;
+  Scratch scratch{};
 };
 
 // Shape and dtype rules of each op; throws specrt::Error that names the op. Pointers are not read.
@@ -239,6 +261,7 @@ void check(const RmsNormArgs& args);
 void check(const LinearArgs& args);
 void check(const RopeKvArgs& args);
 void check(const AttentionArgs& args);
+void check(const MoveKvArgs& args);
 void check(const PickDraftArgs& args);
 void check(const JudgeArgs& args);
 

@@ -19,10 +19,14 @@ FileHeader read_header(const std::byte* data, size_t size) {
   SPECRT_CHECK(header.format_version == format::kFormatVersion, "format version ",
                header.format_version, " where this specrt reads ", format::kFormatVersion,
                "; rebuild the bundle with `specrt build`");
+  SPECRT_CHECK(header.backend == format::kBackendCpu || header.backend == format::kBackendCuda,
+               "it is packed for backend ", header.backend,
+               "; rebuild the bundle with `specrt build --backend cpu`");
+  const bool is_cuda = header.backend == format::kBackendCuda;
   SPECRT_CHECK(
-      header.backend == format::kBackendCpu && header.layout_version == format::kCpuLayoutVersion,
-      "it is packed for backend ", header.backend, ", layout ", header.layout_version,
-      "; rebuild the bundle with `specrt build --backend cpu`");
+      header.layout_version == (is_cuda ? format::kCudaLayoutVersion : format::kCpuLayoutVersion),
+      "it has layout ", header.layout_version, "; rebuild the bundle with `specrt build --backend ",
+      is_cuda ? "cuda" : "cpu", "`");
   SPECRT_CHECK(header.file_bytes == size, "it has ", size, " bytes where its header says ",
                header.file_bytes, "; the file is truncated or damaged");
   SPECRT_CHECK(header.weights_begin <= size && header.weights_begin % 4096 == 0,

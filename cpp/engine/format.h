@@ -15,8 +15,10 @@ namespace specrt::format {
 
 inline constexpr char kMagic[8] = {'S', 'P', 'E', 'C', 'R', 'T', '\x1a', '\n'};
 inline constexpr uint32_t kFormatVersion = 2;
-inline constexpr uint32_t kCpuLayoutVersion = 1;  // packing of the x86 engines (view.h, panels16)
+inline constexpr uint32_t kCpuLayoutVersion = 1;   // packing of the x86 engines (view.h, panels16)
+inline constexpr uint32_t kCudaLayoutVersion = 1;  // packing of CUDA engines (view.h, tiles16x32)
 inline constexpr uint32_t kBackendCpu = 0;
+inline constexpr uint32_t kBackendCuda = 1;
 inline constexpr int32_t kNone = -1;
 
 // Sanity limits: a table larger than these is refused before anything is allocated.
@@ -59,11 +61,13 @@ struct TensorRecord {
   uint64_t offset;  // from the start of the file
   uint64_t bytes;
   uint32_t dtype;
-  uint32_t layout;  // 0 row_major, 1 panels16
+  uint32_t layout;  // 0 row_major, 1 panels16, 2 tiles16x32
   int32_t rows;
   int32_t cols;
+  int32_t pair_stride;  // of tiles (Weight); 0 for other layouts
+  uint32_t reserved;
 };
-static_assert(sizeof(TensorRecord) == 32);
+static_assert(sizeof(TensorRecord) == 40);
 
 // An activation: `cols` elements a row, rows padded to 64 bytes. `offset` is in bytes per row of
 // capacity: with capacity n the buffer is n rows from arena + offset * n. Buffers whose lifetimes

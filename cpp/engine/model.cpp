@@ -2,14 +2,33 @@
 
 #include <utility>
 
+#include "base/error.h"
+
 namespace specrt {
+namespace {
+
+std::shared_ptr<const Engine> packed_for(const Backend& backend,
+                                         std::shared_ptr<const Engine> engine) {
+  const bool is_cuda = engine->plan().header.backend == format::kBackendCuda;
+  const bool wanted = backend.weight_layout() == Layout::tiles16x32;
+  SPECRT_CHECK(is_cuda == wanted, "an engine packed for ", is_cuda ? "cuda" : "cpu",
+               " cannot run on ", backend.name(), "; rebuild it with `specrt build --backend ",
+               wanted ? "cuda" : "cpu", "`");
+  return engine;
+}
+
+}  // namespace
 
 Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
-    : engine_(std::move(engine)),
+    : engine_(packed_for(backend, std::move(engine))),
       backend_(backend),
       weights_(backend.place_weights(engine_->file(), engine_->file_bytes())),
       arena_(backend.alloc(static_cast<size_t>(arena_row_bytes(plan()) * kMaxStepRows))),
-      memory_{.weights = weights_.data(), .arena = arena_.data(), .arena_rows = kMaxStepRows} {
+      scratch_(backend.alloc(scratch_bytes(plan(), backend))),
+      memory_{.weights = weights_.data(),
+              .arena = arena_.data(),
+              .arena_rows = kMaxStepRows,
+              .scratch = {.data = scratch_.data(), .bytes = scratch_.size()}} {
   if (weights_.data() != engine_->file()) engine_->evict();
 }
 

@@ -19,6 +19,9 @@ class Model {
   // Logits of the last step, (kMaxStepRows, vocab) f32, row as in StepRows.
   RowsView logits() const { return logits_view(plan(), memory_); }
 
+  // For choosing from the logits, on the stream of the steps.
+  Scratch scratch() const { return memory_.scratch; }
+
   // Zeroed KV cache of one sequence.
   Buffer make_kv() const;
 
@@ -32,6 +35,7 @@ class Model {
   Backend& backend_;
   Buffer weights_;
   Buffer arena_;
+  Buffer scratch_;
   PlanMemory memory_;
 };
 

@@ -1,6 +1,7 @@
 #include "engine/plan.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "base/error.h"
 
@@ -25,7 +26,8 @@ Weight weight_of(const Plan& plan, const PlanMemory& memory, int32_t id) {
           .dtype = static_cast<DType>(tensor.dtype),
           .layout = static_cast<Layout>(tensor.layout),
           .rows = tensor.rows,
-          .cols = tensor.cols};
+          .cols = tensor.cols,
+          .pair_stride = tensor.pair_stride};
 }
 
 KvLayer kv_layer(const Plan& plan, int32_t id) {
@@ -100,7 +102,8 @@ void visit(const Plan& plan, const OpRecord& op, const PlanMemory& memory, const
                             .kv = kv_layer(plan, op.kv),
                             .heads = op.integer[0],
                             .scale = op.real[0],
-                            .out = out()});
+                            .out = out(),
+                            .scratch = memory.scratch});
       return;
   }
   fail("unknown op kind ", static_cast<uint32_t>(op.kind));
@@ -182,11 +185,30 @@ void validate_op(const Plan& plan, const OpRecord& op) {
   visit(plan, op, PlanMemory{}, rows, [](const auto& args) { check(args); });
 }
 
+// Tiles belong to CUDA engines, panels to those of CPUs.
+void check_tiles(const format::FileHeader& header, const format::TensorRecord& tensor) {
+  const auto layout = static_cast<Layout>(tensor.layout);
+  const bool is_cuda = header.backend == format::kBackendCuda;
+  SPECRT_CHECK(layout != (is_cuda ? Layout::panels16 : Layout::tiles16x32), "layout ",
+               tensor.layout, " in an engine for backend ", header.backend);
+  SPECRT_CHECK(tensor.reserved == 0, "a reserved field is ", tensor.reserved);
+  if (layout != Layout::tiles16x32) {
+    SPECRT_CHECK(tensor.pair_stride == 0, "pair stride ", tensor.pair_stride, " without tiles");
+    return;
+  }
+  SPECRT_CHECK(static_cast<DType>(tensor.dtype) == DType::bf16, "tiles of dtype ", tensor.dtype);
+  SPECRT_CHECK(tensor.pair_stride >= kPanelRows / 2 && tensor.pair_stride % (kPanelRows / 2) == 0,
+               "pair stride ", tensor.pair_stride);
+  SPECRT_CHECK(tensor.pair_stride == kPanelRows / 2 || tensor.rows % (2 * tensor.pair_stride) == 0,
+               tensor.rows, " rows are not whole pairs of ", tensor.pair_stride);
+}
+
 void validate_tensor(const Plan& plan, const format::TensorRecord& tensor) {
   const format::FileHeader& header = plan.header;
   SPECRT_CHECK(is_valid(static_cast<DType>(tensor.dtype)), "unknown dtype ", tensor.dtype);
-  SPECRT_CHECK(tensor.layout <= static_cast<uint32_t>(Layout::panels16), "unknown layout ",
+  SPECRT_CHECK(tensor.layout <= static_cast<uint32_t>(Layout::tiles16x32), "unknown layout ",
                tensor.layout);
+  check_tiles(header, tensor);
   SPECRT_CHECK(tensor.rows >= 1 && tensor.rows <= format::kMaxVocab && tensor.cols >= 1 &&
                    tensor.cols <= format::kMaxDim,
                "shape ", tensor.rows, " x ", tensor.cols);
@@ -286,6 +308,22 @@ void validate(const Plan& plan) {
     SPECRT_CHECK(kv_total <= kMaxBytes, "a KV cache of ", kv_total, " bytes");
   });
   each("op", plan.ops, [&](const OpRecord& op) { validate_op(plan, op); });
+}
+
+size_t scratch_bytes(const Plan& plan, const Backend& backend) {
+  size_t bytes = backend.pick_scratch(plan.header.vocab);
+  StepRows rows;
+  rows.segment_count = 1;
+  rows.capacity = kMaxStepRows;
+  rows.positions = kv_slots(plan);
+  for (const OpRecord& op : plan.ops) {
+    visit(plan, op, PlanMemory{}, rows, [&]<typename Args>(const Args& args) {
+      if constexpr (std::is_same_v<Args, AttentionArgs>) {
+        bytes = std::max(bytes, backend.attention_scratch(args));
+      }
+    });
+  }
+  return bytes;
 }
 
 RowsView logits_view(const Plan& plan, const PlanMemory& memory) {

@@ -43,6 +43,7 @@ struct PlanMemory {
   const std::byte* weights = nullptr;  // byte 0 of the engine file
   std::byte* arena = nullptr;          // arena_row_bytes(plan) * arena_rows
   int32_t arena_rows = 0;
+  Scratch scratch = {};
 };
 
 enum class Head {
@@ -54,6 +55,9 @@ enum class Head {
 // Enqueues one step: every op of the plan in order. `rows.select` is set by `head`.
 void run(const Plan& plan, const PlanMemory& memory, const StepRows& rows, Head head,
          Backend& backend, Stream& stream);
+
+// Bytes of scratch that the ops of a step, and choosing from its logits, need on `backend`.
+size_t scratch_bytes(const Plan& plan, const Backend& backend);
 
 // The logits view of the plan's head.
 RowsView logits_view(const Plan& plan, const PlanMemory& memory);

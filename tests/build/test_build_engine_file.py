@@ -40,7 +40,7 @@ def test_header_fields(engine):
     assert text >= 4 * (vocab + 2)
     assert data[160:240] == bytes(80)
     assert crc == zlib.crc32(data[:12] + bytes(4) + data[16:begin])
-    used = 240 + tensors * 32 + buffers * 16 + caches * 16 + ops * 64 + meta + text
+    used = 240 + tensors * 40 + buffers * 16 + caches * 16 + ops * 64 + meta + text
     assert used <= begin < used + 4096
     assert data[used:begin] == bytes(begin - used)
     assert 0 <= logits < buffers
@@ -51,7 +51,7 @@ def test_tensor_records(engine):
     begin, count = struct.unpack_from("<Q", data, 24)[0], struct.unpack_from("<I", data, 60)[0]
     end = begin
     for i in range(count):
-        offset, size, *_ = struct.unpack_from("<QQIIii", data, 240 + 32 * i)
+        offset, size, *_ = struct.unpack_from("<QQIIii", data, 240 + 40 * i)
         assert offset % 64 == 0
         assert end <= offset < end + 64
         end = offset + size

@@ -121,7 +121,7 @@ TEST_CASE("a foreign or other-version file is refused with what to do") {
   CHECK_EQ(header_refusal([](FileHeader& h) { h.magic[0] = 'X'; }), "it is not a specrt engine");
   CHECK_EQ(header_refusal([](FileHeader& h) { h.format_version = 99; }),
            "format version 99 where this specrt reads 2; rebuild the bundle with `specrt build`");
-  CHECK_SAYS(header_refusal([](FileHeader& h) { h.backend = 1; }), "specrt build --backend cpu");
+  CHECK_SAYS(header_refusal([](FileHeader& h) { h.backend = 2; }), "specrt build --backend cpu");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.layout_version = 9; }), "layout 9");
 }
 
@@ -173,7 +173,7 @@ TEST_CASE("tensors out of bounds are refused") {
   CHECK_SAYS(tensor([](auto& t) { t.offset = 1 << 20; }), "outside of the weights");
   CHECK_SAYS(tensor([](auto& t) { t.bytes -= 1; }), "bytes where its shape needs");
   CHECK_SAYS(tensor([](auto& t) { t.dtype = 7; }), "unknown dtype 7");
-  CHECK_SAYS(tensor([](auto& t) { t.layout = 2; }), "unknown layout 2");
+  CHECK_SAYS(tensor([](auto& t) { t.layout = 3; }), "unknown layout 3");
   CHECK_SAYS(tensor([](auto& t) { t.rows = 0; }), "shape 0 x 24");
   CHECK_SAYS(tensor([](auto& t) { t.cols = -4; }), "shape 40 x -4");
   CHECK_SAYS(tensor([](auto& t) { t.cols = 1 << 21; }), "shape 40 x 2097152");

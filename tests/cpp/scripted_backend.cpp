@@ -137,6 +137,8 @@ void ScriptedBackend::rope_angles(Stream&, const RopeAnglesArgs&) {
   fail("a table model has no rope_angles");
 }
 
+void ScriptedBackend::move_kv(Stream&, const MoveKvArgs&) { fail("the tests have no trees"); }
+
 void ScriptedBackend::copy_to_device(Stream& stream, const CopyToDeviceArgs& args) {
   push(stream, [this, args] {
     for (size_t at = 0; at < args.bytes; at += sizeof(int32_t)) {

@@ -35,6 +35,7 @@ class ScriptedBackend final : public Backend {
   ScriptedBackend& operator=(const ScriptedBackend&) = delete;
 
   std::string name() const override { return "scripted"; }
+  Layout weight_layout() const override { return Layout::panels16; }
   Buffer alloc(size_t bytes) override;
   Buffer alloc_shared(size_t bytes) override { return alloc(bytes); }
   Buffer place_weights(const std::byte* host, size_t bytes) override;
@@ -48,6 +49,9 @@ class ScriptedBackend final : public Backend {
   void linear(Stream& stream, const LinearArgs& args) override;
   void rope_kv(Stream& stream, const RopeKvArgs& args) override;
   void attention(Stream& stream, const AttentionArgs& args) override;
+  void move_kv(Stream& stream, const MoveKvArgs& args) override;
+  size_t attention_scratch(const AttentionArgs&) const override { return 0; }
+  size_t pick_scratch(int32_t) const override { return 0; }
   void feed_prompt(Stream& stream, const FeedPromptArgs& args) override;
   void propose_ngram(Stream& stream, const ProposeNgramArgs& args) override;
   void begin_catch_up(Stream& stream, const BeginCatchUpArgs& args) override;

@@ -38,7 +38,7 @@ MAX_COUNTS = (65536, 4096, 1024, 65536)  # tensors, buffers, caches, ops
 
 _HEADER = struct.Struct("<8sIIQQQIIIii4Iiii16iQ80x")
 _HEADER_CRC_AT = 12
-_TENSOR = struct.Struct("<QQIIii")
+_TENSOR = struct.Struct("<QQIIiiiI")
 _BUFFER = struct.Struct("<QIi")
 _KV = struct.Struct("<iiIi")
 _OP = struct.Struct("<I2iiii4i2f16x")
@@ -174,7 +174,7 @@ def _header(plan: Plan, meta: bytes) -> bytes:
     )
     for t, offset in zip(plan.tensors, offsets, strict=True):
         codes = DTYPES.index(t.dtype), LAYOUTS.index(t.layout)
-        data += _TENSOR.pack(offset, t.size, *codes, t.rows, t.cols)
+        data += _TENSOR.pack(offset, t.size, *codes, t.rows, t.cols, 0, 0)
     for b in plan.buffers:
         data += _BUFFER.pack(b.offset, DTYPES.index(b.dtype), b.cols)
     for c in plan.caches:
