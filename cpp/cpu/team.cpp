@@ -3,9 +3,6 @@
 #include <immintrin.h>
 
 #include <chrono>
-#include <utility>
-
-#include "base/error.h"
 
 namespace specrt::cpu {
 namespace {
@@ -33,9 +30,10 @@ bool spin_until(bool (*ready)(const void* context), const void* context) {
 
 Team::Team(int size) : scratch_(static_cast<size_t>(size)) {
   SPECRT_CHECK(size >= 1, "a team has at least one member, not ", size);
+  helpers_.reserve(static_cast<size_t>(size) - 1);  // so that no started thread can be lost
   try {
     for (int member = 1; member < size; ++member) {
-      helpers_.emplace_back([this, member] { help(member); });
+      helpers_.push_back(start_thread([this, member] { help(member); }));
     }
   } catch (...) {
     join();

@@ -7,8 +7,12 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include "base/error.h"
 
 namespace specrt::cpu {
 
@@ -19,6 +23,16 @@ template <typename Ready>
 bool spin_until(const Ready& ready) {
   return spin_until([](const void* context) { return (*static_cast<const Ready*>(context))(); },
                     static_cast<const void*>(&ready));
+}
+
+// A thread that runs `body`. Throws specrt::Error where the system gives no more threads.
+template <typename Body>
+std::thread start_thread(Body&& body) {
+  try {
+    return std::thread(std::forward<Body>(body));
+  } catch (const std::system_error& error) {
+    fail("cannot start a thread (", error.what(), "); use fewer threads or free memory");
+  }
 }
 
 class Team {

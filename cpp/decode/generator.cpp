@@ -21,15 +21,6 @@ double seconds_since(Clock::time_point begin) {
 // noticed within a few chunks.
 constexpr size_t kChunksAhead = 2;
 
-// Waits until the stream is idle. The first error of a request is the one that its caller sees;
-// work behind it was dropped.
-void finish(Stream& stream) {
-  try {
-    stream.record().wait();
-  } catch (const std::exception&) {
-  }
-}
-
 void append_logprobs(Completion& completion, const LogprobEntry& entry, int32_t count,
                      int32_t most) {
   for (int32_t i = 0; i < count; ++i) {
@@ -215,10 +206,11 @@ int32_t Generator::take_tokens(Request& request, std::span<const int32_t> tokens
   return kept;
 }
 
+// The first error of a request is the one that its caller sees; work behind it was dropped.
 void Generator::drain(Request& request) {
   request.events.clear();
-  finish(target_.stream());
-  if (drafter_ != nullptr) finish(drafter_->stream());
+  target_.stream().drain();
+  if (drafter_ != nullptr) drafter_->stream().drain();
 }
 
 }  // namespace specrt
