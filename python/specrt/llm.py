@@ -122,10 +122,9 @@ class LLM:
         return self._stream(prompt_ids, params)
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            return self.tokenizer.encode(prompt)
         try:
-            token_ids = [operator.index(token) for token in prompt]
+            tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+            token_ids = [operator.index(token) for token in tokens]
         except TypeError:
             raise ValueError(
                 f"a prompt must be a text or a sequence of token ids, not {prompt!r:.80}"
