@@ -12,6 +12,7 @@ from specrt import _core
 from specrt.bundle import Bundle, open_bundle
 from specrt.methods import MethodChoice, choose_method
 from specrt.outputs import RequestOutput, StreamChunk, output_of
+from specrt.running import RUNNING
 from specrt.sampling_params import SamplingParams
 from specrt.tokenizer import IncrementalDecoder, Tokenizer
 
@@ -60,16 +61,17 @@ class LLM:
         self.tokenizer = Tokenizer(self.bundle.path)
         drafter = self.bundle.drafters["draft"] if choice.uses_draft_model else ""
         lookup_min, lookup_max = choice.lookup or (0, 0)
-        self.core = _core.LLM(
-            target=str(self.bundle.target_engine),
-            drafter=str(drafter),
-            num_speculative_tokens=choice.num_speculative_tokens,
-            threads=self.threads,
-            run_ahead=run_ahead,
-            isa=isa,
-            prompt_lookup_min=lookup_min,
-            prompt_lookup_max=lookup_max,
-        )
+        with RUNNING.call():
+            self.core = _core.LLM(
+                target=str(self.bundle.target_engine),
+                drafter=str(drafter),
+                num_speculative_tokens=choice.num_speculative_tokens,
+                threads=self.threads,
+                run_ahead=run_ahead,
+                isa=isa,
+                prompt_lookup_min=lookup_min,
+                prompt_lookup_max=lookup_max,
+            )
 
     @property
     def method(self) -> str:
@@ -137,7 +139,12 @@ class LLM:
         return token_ids
 
     def _complete(self, prompt_ids: list[int], params: SamplingParams) -> RequestOutput:
-        return self._output(self.core.generate(prompt_ids, params.to_core()), prompt_ids, params)
+        def on_progress(token_ids: Sequence[int], piece: bytes) -> bool:
+            return not RUNNING.ending
+
+        with RUNNING.call():
+            completion = self.core.generate(prompt_ids, params.to_core(), on_progress)
+        return self._output(completion, prompt_ids, params)
 
     def _output(
         self, completion: _core.Completion, prompt_ids: list[int], params: SamplingParams
@@ -160,11 +167,12 @@ class LLM:
                 has_text = self.core.has_text
                 text = piece.decode(errors="replace") if has_text else decoder.push(token_ids)
                 arrived.put(StreamChunk(text, list(token_ids)))
-            return wanted.is_set()
+            return wanted.is_set() and not RUNNING.ending
 
         def work() -> None:
             try:
-                completion = self.core.generate(prompt_ids, params.to_core(), on_progress)
+                with RUNNING.call():
+                    completion = self.core.generate(prompt_ids, params.to_core(), on_progress)
                 output = self._output(completion, prompt_ids, params)
                 rest = "" if self.core.has_text else decoder.flush()
                 arrived.put(StreamChunk(rest, [], output.finish_reason, output))

@@ -1,5 +1,7 @@
 """Several LLMs and several threads at once: every output is that of one thread alone."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,3 +131,40 @@ def test_requests_that_fail_beside_others_do_not_disturb_them(
         assert outputs(llm, range(12)) == expected
 
     run_together([fail, generate, fail, generate])
+
+
+LEAVE = """
+import sys, threading, time, specrt
+llm = specrt.LLM(sys.argv[1], threads=2)
+params = specrt.SamplingParams(temperature=0, max_tokens=1500, ignore_eos=True)
+if sys.argv[2] == "stream":
+    stream = llm.stream("Once upon a time", params)
+    next(stream)
+elif sys.argv[2] == "error":
+    stream = llm.stream("Once upon a time", params)
+    next(stream)
+    raise SystemExit("wrong")
+else:
+    call = lambda: llm.generate(["Once upon a time"] * 50, params)
+    threading.Thread(target=call, daemon=True).start()
+    time.sleep(0.3)
+print("left", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "status", "printed"), [("stream", 0, "left"), ("error", 1, ""), ("daemon", 0, "left")]
+)
+def test_a_program_may_end_while_tokens_come(
+    way: str, status: int, printed: str, demo_bundle: Path
+) -> None:
+    """A stream that nobody closed, an error meanwhile, a daemon thread that generates."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVE, str(demo_bundle), way],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout.strip()) == (status, printed)
+    assert "terminate" not in done.stderr
