@@ -100,11 +100,13 @@ class Tokenizer:
         }
         try:
             template = environment.from_string(self._config["chat_template"])
-            return template.render(
+            text = template.render(
                 messages=[dict(message) for message in messages],
                 add_generation_prompt=add_generation_prompt,
                 **tokens,
             )
+            text.encode()  # refuses half of a surrogate pair
+            return text
         except RefusedError as error:
             raise ValueError(f"the chat template refuses the messages: {error}") from None
         except Exception as error:  # a template is a program, so it can raise anything
