@@ -45,7 +45,7 @@ CpuStream::CpuStream(const Kernels& kernels, int cores)
     : kernels_(kernels),
       team_(cores),
       reserve_(std::make_shared<Failure>(std::make_exception_ptr(std::bad_alloc()))),
-      worker_(start_thread([this] { serve(); })) {}
+      worker_([this] { serve(); }) {}
 
 CpuStream::~CpuStream() {
   {

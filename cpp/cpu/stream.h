@@ -12,7 +12,6 @@
 #include <exception>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <variant>
 #include <vector>
 
@@ -99,7 +98,7 @@ class CpuStream : public Stream {
   Team team_;                         // these three belong to the worker while there is work
   std::shared_ptr<Failure> failure_;  // why work is being dropped
   std::shared_ptr<Failure> reserve_;  // for when there is no memory for another
-  std::thread worker_;
+  Thread worker_;
 };
 
 }  // namespace specrt::cpu

@@ -33,7 +33,7 @@ Team::Team(int size) : scratch_(static_cast<size_t>(size)) {
   helpers_.reserve(static_cast<size_t>(size) - 1);  // so that no started thread can be lost
   try {
     for (int member = 1; member < size; ++member) {
-      helpers_.push_back(start_thread([this, member] { help(member); }));
+      helpers_.emplace_back([this, member] { help(member); });
     }
   } catch (...) {
     join();
@@ -47,7 +47,7 @@ void Team::join() {
   stop_.store(true);
   ticket_.exchange(1);  // differs from every ticket that a helper can sleep on
   ticket_.notify_all();
-  for (std::thread& helper : helpers_) helper.join();
+  for (Thread& helper : helpers_) helper.join();
   helpers_.clear();
 }
 

@@ -168,3 +168,34 @@ def test_a_program_may_end_while_tokens_come(
     )
     assert (done.returncode, done.stdout.strip()) == (status, printed)
     assert "terminate" not in done.stderr
+
+
+FORK = """
+import os, sys, specrt
+params = specrt.SamplingParams(temperature=0, max_tokens=9, ignore_eos=True)
+llm = specrt.LLM(sys.argv[1], threads=2)
+print(len(llm.generate("Hello", params)[0].token_ids), flush=True)
+process = os.fork()
+if process == 0:
+    try:
+        llm.generate("Hello")
+    except specrt.Error as error:
+        print(error, flush=True)
+    fresh = specrt.LLM(sys.argv[1], threads=2)
+    print(len(fresh.generate("Hello", params)[0].token_ids), flush=True)
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+print(len(llm.generate("Hello", params)[0].token_ids))
+"""
+
+
+def test_a_forked_process_is_told_to_make_its_own(demo_bundle: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, str(demo_bundle)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    error = "this LLM was made before the process forked; make one in the new process"
+    assert done.stdout.splitlines() == ["9", error, "9", "7", "9"]
