@@ -37,3 +37,9 @@ def prompts() -> list[dict[str, str]]:
     """200 prompts of different kinds: {"id", "category", "prompt"}."""
     with gzip.open(TESTS / "data" / "prompts.jsonl.gz", "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="session")
+def long_run() -> bool:
+    """Whether the tests of reliability take their long form: SPECRT_LONG_TESTS=1."""
+    return os.environ.get("SPECRT_LONG_TESTS") == "1"

@@ -1,6 +1,8 @@
 // Puts a backend, models and a generator together: the only part that chooses a backend.
 #include "specrt/llm.h"
 
+#include <unistd.h>
+
 #include <mutex>
 #include <utility>
 
@@ -59,13 +61,21 @@ struct LLM::State {
                                                                          : PrefixCaching::off});
   }
 
+  // To be held while the sequence is used. The streams' threads do not exist in a forked process.
+  std::unique_lock<std::mutex> use() {
+    SPECRT_CHECK(getpid() == process,
+                 "this LLM was made before the process forked; make one in the new process");
+    return std::unique_lock(busy);
+  }
+
   Lane& lane(EngineRole role) {
     if (role == EngineRole::target) return target.lane;
     if (!draft) fail_argument("this LLM has no drafter");
     return draft->lane;
   }
 
-  std::mutex busy;  // held by the one call that uses the sequence
+  const pid_t process = getpid();
+  std::mutex busy;
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Stream> stream;
   Sequence sequence;
@@ -83,18 +93,18 @@ LLM::LLM(LLM&&) noexcept = default;
 
 Completion LLM::generate(std::span<const int32_t> prompt, const SamplingParams& params,
                          const std::function<bool(const Progress&)>& on_progress) {
-  const std::lock_guard<std::mutex> lock(state_->busy);
+  const auto lock = state_->use();
   return state_->generator->generate(prompt, params, on_progress);
 }
 
 std::vector<double> LLM::time_steps(EngineRole role, int32_t rows, int32_t cached,
                                     int32_t repeats) {
-  const std::lock_guard<std::mutex> lock(state_->busy);
+  const auto lock = state_->use();
   return specrt::time_steps(state_->lane(role), rows, cached, repeats);
 }
 
 std::vector<float> LLM::logits(EngineRole role, std::span<const int32_t> tokens, int32_t rows) {
-  const std::lock_guard<std::mutex> lock(state_->busy);
+  const auto lock = state_->use();
   return read_logits(state_->lane(role), tokens, rows);
 }
 

@@ -13,7 +13,8 @@
 namespace specrt {
 
 MappedFile::MappedFile(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Without O_NONBLOCK, opening a pipe that nobody writes to would never return.
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   SPECRT_CHECK(descriptor >= 0, "cannot open ", path, ": ", std::strerror(errno));
   struct stat status {};
   if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0) {
@@ -24,7 +25,8 @@ MappedFile::MappedFile(const std::string& path) {
   void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
   const int error = errno;
   ::close(descriptor);
-  SPECRT_CHECK(mapping != MAP_FAILED, "cannot map ", path, ": ", std::strerror(error));
+  SPECRT_CHECK(mapping != MAP_FAILED, "cannot map the ", size_, " bytes of ", path, ": ",
+               std::strerror(error), "; free memory, or use a smaller model");
   data_ = static_cast<const std::byte*>(mapping);
 }
 

@@ -1,4 +1,6 @@
-// A file mapped read-only into memory.
+// A file mapped read-only into memory. Deleting or replacing (renaming over) the file changes
+// nothing here. Cutting it short in place ends the process with SIGBUS when a page behind the new
+// end is touched; so specrt never writes into a file that exists, it renames new ones into place.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +10,8 @@ namespace specrt {
 
 class MappedFile {
  public:
-  // Throws specrt::Error when the file cannot be opened, is empty, or is not a regular file.
+  // Throws specrt::Error when the file cannot be opened, is empty, is not a regular file, or finds
+  // no room in the address space.
   explicit MappedFile(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;

@@ -61,7 +61,7 @@ std::byte* map_pages(size_t bytes) {
   const size_t slack = bytes >= kHugePage ? kHugePage : 0;
   void* data =
       mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  SPECRT_CHECK(data != MAP_FAILED, "cannot allocate ", bytes, " bytes");
+  SPECRT_CHECK(data != MAP_FAILED, "cannot allocate ", bytes, " bytes of memory");
   auto* begin = static_cast<std::byte*>(data);
   if (slack == 0) return begin;
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
@@ -100,7 +100,8 @@ class CpuBackend : public Backend {
 
   Buffer alloc(size_t bytes) override {
     if (bytes == 0) return {};
-    SPECRT_CHECK(bytes <= machine_memory(), "this machine cannot hold ", bytes, " bytes");
+    SPECRT_CHECK(bytes <= machine_memory(), "cannot allocate ", bytes,
+                 " bytes of memory; this machine has ", machine_memory());
     return {map_pages(bytes), bytes, [](std::byte* data, size_t size) { munmap(data, size); }};
   }
 

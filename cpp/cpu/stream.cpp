@@ -1,12 +1,18 @@
 #include "cpu/stream.h"
 
+#include <new>
+
 #include "base/error.h"
 
 namespace specrt::cpu {
 
-void Failure::report() {
+void Failure::mark_reported() {
   Clock::rep unset = 0;
   reported_at_.compare_exchange_strong(unset, Clock::now().time_since_epoch().count());
+}
+
+void Failure::report() {
+  mark_reported();
   std::rethrow_exception(error_);
 }
 
@@ -36,7 +42,10 @@ void CpuEvent::signal(std::shared_ptr<Failure> failure) {
 }
 
 CpuStream::CpuStream(const Kernels& kernels, int cores)
-    : kernels_(kernels), team_(cores), worker_([this] { serve(); }) {}
+    : kernels_(kernels),
+      team_(cores),
+      reserve_(std::make_shared<Failure>(std::make_exception_ptr(std::bad_alloc()))),
+      worker_([this] { serve(); }) {}
 
 CpuStream::~CpuStream() {
   {
@@ -73,6 +82,16 @@ void CpuStream::wait(const Event& event) {
   if (event.state() != nullptr) push(event);
 }
 
+void CpuStream::drain() noexcept {
+  const uint32_t all = pushes_.load();
+  const auto finished = [&] { return finished_.load(std::memory_order_acquire) == all; };
+  while (!finished() && !spin_until(finished)) {
+    const uint32_t seen = finished_.load(std::memory_order_acquire);
+    if (seen != all) finished_.wait(seen, std::memory_order_acquire);
+  }
+  if (failure_) failure_->mark_reported();
+}
+
 void CpuStream::launch(std::shared_ptr<const Ops> ops) {
   SPECRT_CHECK(!is_recording(), "recorded work cannot launch recorded work");
   push(std::move(ops));
@@ -98,6 +117,8 @@ void CpuStream::serve() {
       stop = stop_;
     }
     for (const Item& item : batch) process(item);
+    finished_.fetch_add(static_cast<uint32_t>(batch.size()));
+    finished_.notify_all();
     if (batch.empty()) {
       if (stop) return;
       const auto pushed = [&] { return pushes_.load(std::memory_order_relaxed) != seen; };
@@ -112,7 +133,16 @@ void CpuStream::process(const Item& item) {
   try {
     std::visit([this](const auto& work) { perform(work); }, item.work);
   } catch (...) {
-    failure_ = std::make_shared<Failure>(std::current_exception());
+    failure_ = failure_of(std::current_exception());
+  }
+}
+
+std::shared_ptr<Failure> CpuStream::failure_of(std::exception_ptr error) noexcept {
+  try {
+    return std::make_shared<Failure>(std::move(error));
+  } catch (const std::bad_alloc&) {
+    reserve_->renew();
+    return reserve_;
   }
 }
 

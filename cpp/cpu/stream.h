@@ -12,7 +12,6 @@
 #include <exception>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <variant>
 #include <vector>
 
@@ -29,6 +28,8 @@ class Failure {
  public:
   explicit Failure(std::exception_ptr error) : error_(std::move(error)) {}
   [[noreturn]] void report();
+  void mark_reported();
+  void renew() { reported_at_.store(0); }
   bool covers(Clock::time_point enqueued) const;  // whether work of that moment is to be dropped
 
  private:
@@ -60,6 +61,7 @@ class CpuStream : public Stream {
 
   Event record() override;
   void wait(const Event& event) override;
+  void drain() noexcept override;
 
   void enqueue(const Op& op);  // into the recording while there is one
   void launch(std::shared_ptr<const Ops> ops);
@@ -78,6 +80,7 @@ class CpuStream : public Stream {
   void push(Work work);
   void serve();
   void process(const Item& item);
+  std::shared_ptr<Failure> failure_of(std::exception_ptr error) noexcept;
   void perform(const Op& op);
   void perform(const std::shared_ptr<const Ops>& ops);
   void perform(const std::shared_ptr<CpuEvent>& event);
@@ -90,10 +93,12 @@ class CpuStream : public Stream {
   std::vector<Item> queue_;
   bool stop_ = false;
   std::atomic<uint32_t> pushes_{0};
+  std::atomic<uint32_t> finished_{0};  // of the pushes
 
-  Team team_;                         // these two belong to the worker
+  Team team_;                         // these three belong to the worker while there is work
   std::shared_ptr<Failure> failure_;  // why work is being dropped
-  std::thread worker_;
+  std::shared_ptr<Failure> reserve_;  // for when there is no memory for another
+  Thread worker_;
 };
 
 }  // namespace specrt::cpu

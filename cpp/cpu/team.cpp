@@ -3,9 +3,6 @@
 #include <immintrin.h>
 
 #include <chrono>
-#include <utility>
-
-#include "base/error.h"
 
 namespace specrt::cpu {
 namespace {
@@ -33,6 +30,7 @@ bool spin_until(bool (*ready)(const void* context), const void* context) {
 
 Team::Team(int size) : scratch_(static_cast<size_t>(size)) {
   SPECRT_CHECK(size >= 1, "a team has at least one member, not ", size);
+  helpers_.reserve(static_cast<size_t>(size) - 1);  // so that no started thread can be lost
   try {
     for (int member = 1; member < size; ++member) {
       helpers_.emplace_back([this, member] { help(member); });
@@ -49,7 +47,7 @@ void Team::join() {
   stop_.store(true);
   ticket_.exchange(1);  // differs from every ticket that a helper can sleep on
   ticket_.notify_all();
-  for (std::thread& helper : helpers_) helper.join();
+  for (Thread& helper : helpers_) helper.join();
   helpers_.clear();
 }
 

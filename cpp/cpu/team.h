@@ -2,13 +2,20 @@
 // helper threads, which spin for a moment between jobs and then sleep.
 #pragma once
 
+#include <unistd.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include "base/error.h"
 
 namespace specrt::cpu {
 
@@ -20,6 +27,33 @@ bool spin_until(const Ready& ready) {
   return spin_until([](const void* context) { return (*static_cast<const Ready*>(context))(); },
                     static_cast<const void*>(&ready));
 }
+
+// A thread that a forked process forgets: it has none of its parent's threads, and the system gives
+// their ids and stacks to new ones.
+class Thread {
+ public:
+  // Runs `body`. Throws specrt::Error where the system gives no more threads.
+  template <typename Body>
+  explicit Thread(Body&& body) {
+    try {
+      thread_ = std::make_unique<std::thread>(std::forward<Body>(body));
+    } catch (const std::system_error& error) {
+      fail("cannot start a thread (", error.what(), "); use fewer threads or free memory");
+    }
+  }
+
+  void join() {
+    if (getpid() == process_) {
+      thread_->join();
+    } else {
+      (void)thread_.release();
+    }
+  }
+
+ private:
+  pid_t process_ = getpid();
+  std::unique_ptr<std::thread> thread_;
+};
 
 class Team {
  public:
@@ -73,7 +107,7 @@ class Team {
   Job job_{};
   std::mutex error_mutex_;
   std::exception_ptr error_;
-  std::vector<std::thread> helpers_;
+  std::vector<Thread> helpers_;
 };
 
 }  // namespace specrt::cpu

@@ -43,15 +43,6 @@ class Pace {
   std::deque<Event> chunks_;
 };
 
-// Waits until the stream is idle. The first error of a request is the one that its caller sees;
-// work behind it was dropped.
-void finish(Stream& stream) {
-  try {
-    stream.record().wait();
-  } catch (const std::exception&) {
-  }
-}
-
 const GeneratorOptions& checked(const GeneratorOptions& options, const Drafter* drafter) {
   if (options.run_ahead < 0 || options.run_ahead > kMaxRunAhead) {
     fail_argument("run_ahead must be in [0, ", kMaxRunAhead, "], not ", options.run_ahead);
@@ -299,10 +290,11 @@ int32_t Generator::take_tokens(Request& request, std::span<const int32_t> tokens
   return kept;
 }
 
+// The first error of a request is the one that its caller sees; work behind it was dropped.
 void Generator::drain(Request& request) {
   request.in_flight.clear();
-  finish(target_.stream());
-  if (drafter_ != nullptr) finish(drafter_->stream());
+  target_.stream().drain();
+  if (drafter_ != nullptr) drafter_->stream().drain();
 }
 
 }  // namespace specrt

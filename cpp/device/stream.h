@@ -41,6 +41,10 @@ class Stream {
   virtual ~Stream() = default;
   virtual Event record() = 0;
   virtual void wait(const Event& event) = 0;  // later work of this stream runs after `event`
+
+  // Blocks until all that was enqueued is done or dropped. An error of that work counts as
+  // reported. Needs no memory, so it also works when memory has run out.
+  virtual void drain() noexcept = 0;
 };
 
 // The part of a device that a stream may use. CPU: cores [first_core, first_core + cores) of those

@@ -1,4 +1,7 @@
-// An engine: a compiled model on disk, mapped and validated. It belongs to no device.
+// An engine: a compiled model on disk, mapped and validated. It belongs to no device. Header,
+// tables and token table are copied while it is opened; after that only the weights lie in the
+// file, and only for a backend that has not copied them (mapped_file.h says what happens to such a
+// file).
 #pragma once
 
 #include <memory>

@@ -17,14 +17,33 @@ std::shared_ptr<const Engine> packed_for(const Backend& backend,
   return engine;
 }
 
+constexpr const char* kSmallerModel = "free memory, or use a smaller model";
+
+// Runs `make`, which allocates; an error of it then says what for and what can be done.
+template <typename Make>
+Buffer allocate(const char* what, const char* advice, const Make& make) {
+  try {
+    return make();
+  } catch (const Error& error) {
+    fail(what, ": ", error.what(), "; ", advice);
+  }
+}
+
 }  // namespace
 
 Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
     : engine_(packed_for(backend, std::move(engine))),
       backend_(backend),
-      weights_(backend.place_weights(engine_->file(), engine_->file_bytes())),
-      arena_(backend.alloc(static_cast<size_t>(arena_row_bytes(plan()) * kMaxStepRows))),
-      scratch_(backend.alloc(scratch_bytes(plan(), backend))),
+      weights_(
+          allocate("weights", kSmallerModel,
+                   [&] { return backend.place_weights(engine_->file(), engine_->file_bytes()); })),
+      arena_(allocate("activations", kSmallerModel,
+                      [&] {
+                        return backend.alloc(
+                            static_cast<size_t>(arena_row_bytes(plan()) * kMaxStepRows));
+                      })),
+      scratch_(allocate("scratch", kSmallerModel,
+                        [&] { return backend.alloc(scratch_bytes(plan(), backend)); })),
       memory_{.weights = weights_.data(),
               .arena = arena_.data(),
               .arena_rows = kMaxStepRows,
@@ -36,6 +55,9 @@ void Model::enqueue_step(Stream& stream, const StepRows& rows, Head head) {
   run(plan(), memory_, rows, head, backend_, stream);
 }
 
-Buffer Model::make_kv() const { return backend_.alloc(static_cast<size_t>(kv_bytes(plan()))); }
+Buffer Model::make_kv() const {
+  return allocate("KV cache", "free memory, or build the bundle with a smaller --max-context",
+                  [&] { return backend_.alloc(static_cast<size_t>(kv_bytes(plan()))); });
+}
 
 }  // namespace specrt

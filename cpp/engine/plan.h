@@ -18,8 +18,8 @@ struct Plan {
   std::vector<format::BufferRecord> buffers;
   std::vector<format::KvRecord> kv;
   std::vector<format::OpRecord> ops;
-  std::string meta;       // JSON for people
-  Vocabulary vocabulary;  // lies in the engine file
+  std::string meta;  // JSON for people
+  Vocabulary vocabulary;
 };
 
 // Bytes of activations for each row of capacity.

@@ -21,9 +21,9 @@ Vocabulary::Vocabulary(const std::byte* data, size_t bytes, int32_t size) {
     SPECRT_CHECK(offsets[token + 1] >= offsets[token] && offsets[token + 1] <= bytes - table,
                  "token ", token, " ends at byte ", offsets[token + 1], " of ", bytes - table);
   }
-  offsets_ = offsets;
+  offsets_.assign(offsets, offsets + size + 1);
   strips_space_ = words[0] == kStripsSpace;
-  text_ = reinterpret_cast<const char*>(data + table);
+  text_.assign(reinterpret_cast<const char*>(data + table), offsets_.back());
 }
 
 }  // namespace specrt

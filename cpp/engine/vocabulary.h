@@ -1,9 +1,12 @@
-// The bytes of every token, as they lie in an engine: what the runtime turns tokens into text with.
+// The bytes of every token: what the runtime turns tokens into text with. A copy of the engine's
+// table, so that text does not depend on what becomes of the file.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace specrt {
 
@@ -20,17 +23,17 @@ class Vocabulary {
   // Whether a text begins without the space that its first token may carry (SentencePiece).
   bool strips_space() const { return strips_space_; }
 
-  bool empty() const { return offsets_ == nullptr; }
+  bool empty() const { return offsets_.empty(); }
 
   // `token` must be below the table's size.
   std::string_view text(int32_t token) const {
-    const uint32_t begin = offsets_[token];
-    return {text_ + begin, offsets_[token + 1] - begin};
+    const auto at = static_cast<size_t>(token);
+    return {text_.data() + offsets_[at], offsets_[at + 1] - offsets_[at]};
   }
 
  private:
-  const uint32_t* offsets_ = nullptr;
-  const char* text_ = nullptr;
+  std::vector<uint32_t> offsets_;  // (size + 1); empty: no table
+  std::string text_;
   bool strips_space_ = false;
 };
 

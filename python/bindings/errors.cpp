@@ -1,4 +1,7 @@
 // specrt::Error becomes specrt.Error, or ValueError when the caller's argument is at fault.
+// std::bad_alloc, from small allocations on the host, becomes MemoryError.
+#include <new>
+
 #include "base/error.h"
 #include "bindings.h"
 
@@ -15,6 +18,9 @@ void init_errors(nb::module_& module) {
     } catch (const Error& error) {
       PyErr_SetString(error.kind() == ErrorKind::argument ? PyExc_ValueError : error_type,
                       error.what());
+    } catch (const std::bad_alloc&) {
+      PyErr_SetString(PyExc_MemoryError,
+                      "specrt has no memory left for this call; free memory, or use a smaller one");
     }
   });
 }

@@ -1,12 +1,13 @@
 """A bundle on disk: a target engine, its drafters, tokenizer and manifest."""
 
-import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from specrt._core import Error
+from specrt.json_file import read_json
 
 MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 16 << 20
@@ -49,20 +50,12 @@ def open_bundle(path: str | Path) -> Bundle:
     """
     folder = Path(path)
     manifest = folder / MANIFEST
-    if not manifest.is_file():
+    if not os.path.lexists(manifest):
         raise Error(
             f"{folder} is not a specrt bundle (it has no {MANIFEST}); "
             f"build one with: specrt build MODEL -o {folder}"
         )
-    if manifest.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise Error(f"{manifest} is larger than a manifest can be")
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise Error(f"cannot read {manifest}: {error}") from None
-    if not isinstance(content, dict):
-        raise Error(f"{manifest} does not hold a JSON object")
-    bundle = Bundle(folder, content)
+    bundle = Bundle(folder, read_json(manifest, _MAX_MANIFEST_BYTES, Error))
     if not bundle.target_engine.is_file():
         raise Error(f"{bundle.target_engine} is missing; build the bundle again")
     return bundle

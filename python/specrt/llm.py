@@ -14,6 +14,7 @@ from specrt.bundle import Bundle, open_bundle
 from specrt.curves import mismatch
 from specrt.methods import MethodChoice, choose_method
 from specrt.outputs import RequestOutput, StreamChunk, output_of
+from specrt.running import RUNNING
 from specrt.sampling_params import SamplingParams
 from specrt.tokenizer import IncrementalDecoder, Tokenizer
 
@@ -74,7 +75,8 @@ class LLM:
         options.run_ahead = run_ahead
         options.enable_prefix_caching = enable_prefix_caching
         options.isa = isa
-        self.core = _core.LLM(options)
+        with RUNNING.call():
+            self.core = _core.LLM(options)
         if method == "auto" or choice.lengths == "adaptive":
             self._warn_of_other_curves()
 
@@ -142,10 +144,9 @@ class LLM:
             )
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            return self.tokenizer.encode(prompt)
         try:
-            token_ids = [operator.index(token) for token in prompt]
+            tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+            token_ids = [operator.index(token) for token in tokens]
         except TypeError:
             raise ValueError(
                 f"a prompt must be a text or a sequence of token ids, not {prompt!r:.80}"
@@ -158,7 +159,12 @@ class LLM:
         return token_ids
 
     def _complete(self, prompt_ids: list[int], params: SamplingParams) -> RequestOutput:
-        return self._output(self.core.generate(prompt_ids, params.to_core()), prompt_ids, params)
+        def on_progress(token_ids: Sequence[int], piece: bytes) -> bool:
+            return not RUNNING.ending
+
+        with RUNNING.call():
+            completion = self.core.generate(prompt_ids, params.to_core(), on_progress)
+        return self._output(completion, prompt_ids, params)
 
     def _output(
         self, completion: _core.Completion, prompt_ids: list[int], params: SamplingParams
@@ -181,11 +187,12 @@ class LLM:
                 has_text = self.core.has_text
                 text = piece.decode(errors="replace") if has_text else decoder.push(token_ids)
                 arrived.put(StreamChunk(text, list(token_ids)))
-            return wanted.is_set()
+            return wanted.is_set() and not RUNNING.ending
 
         def work() -> None:
             try:
-                completion = self.core.generate(prompt_ids, params.to_core(), on_progress)
+                with RUNNING.call():
+                    completion = self.core.generate(prompt_ids, params.to_core(), on_progress)
                 output = self._output(completion, prompt_ids, params)
                 rest = "" if self.core.has_text else decoder.flush()
                 arrived.put(StreamChunk(rest, [], output.finish_reason, output))

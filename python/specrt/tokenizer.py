@@ -1,7 +1,8 @@
 """Text to tokens and back, and chat templates."""
 
-import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,23 @@ from typing import Any
 from tokenizers import Tokenizer as HfTokenizer
 
 from specrt._core import Error
+from specrt.json_file import read_bytes, read_json
+
+_TOKENIZER_LIMIT = 256 << 20  # bytes
+
+
+@contextmanager
+def library_errors(what: str, error: type[Exception]) -> Iterator[None]:
+    """Turns whatever the tokenizers library throws into one line of `error`, begun by `what`.
+
+    It raises plain Exception, and where its Rust code panics a BaseException of its own.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as failure:
+        raise error(f"{what}: {' '.join(str(failure).split())}") from None
 
 
 class Tokenizer:
@@ -20,31 +38,33 @@ class Tokenizer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        try:
-            self._tokenizer = HfTokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises plain Exception
-            raise Error(f"cannot load {folder / 'tokenizer.json'}: {error}") from None
+        self._file = folder / "tokenizer.json"
+        content = read_bytes(self._file, _TOKENIZER_LIMIT, Error)
+        with library_errors(f"cannot load {self._file}", Error):
+            self._tokenizer = HfTokenizer.from_buffer(content)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`; special tokens as the tokenizer's own rules add them."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        """Token ids of `text`; special tokens as the tokenizer's own rules add them.
+
+        Raises:
+            ValueError: `text` holds half of a surrogate pair.
+            Error: the tokenizer is damaged.
+        """
+        text.encode()
+        with library_errors(f"{self._file} cannot encode the text", Error):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of `token_ids`, special tokens left out."""
-        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        """Text of `token_ids`, special tokens left out. Raises Error for a damaged tokenizer."""
+        with library_errors(f"{self._file} cannot decode tokens", Error):
+            text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return text
 
     @cached_property
     def _config(self) -> dict[str, Any]:
         file = self._folder / "tokenizer_config.json"
-        if not file.is_file():
-            return {}
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise Error(f"cannot read {file}: {error}") from None
-        return config if isinstance(config, dict) else {}
+        return read_json(file, _TOKENIZER_LIMIT, Error) if os.path.lexists(file) else {}
 
     @property
     def has_chat_template(self) -> bool:
@@ -60,14 +80,18 @@ class Tokenizer:
 
         Raises:
             ValueError: the bundle has no template, or the template refuses the messages.
+            Error: the template is damaged.
         """
         if not self.has_chat_template:
             raise ValueError("this bundle has no chat template; pass plain prompts instead")
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        def raise_exception(message: str) -> None:
-            raise TemplateError(message)
+        class RefusedError(TemplateError):
+            """The template's own word on the messages."""
+
+        def raise_exception(message: object) -> None:
+            raise RefusedError(str(message))
 
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = raise_exception
@@ -76,13 +100,17 @@ class Tokenizer:
         }
         try:
             template = environment.from_string(self._config["chat_template"])
-            return template.render(
+            text = template.render(
                 messages=[dict(message) for message in messages],
                 add_generation_prompt=add_generation_prompt,
                 **tokens,
             )
-        except (TemplateError, TypeError, KeyError) as error:
-            raise ValueError(f"the chat template failed: {error}") from None
+            text.encode()  # refuses half of a surrogate pair
+            return text
+        except RefusedError as error:
+            raise ValueError(f"the chat template refuses the messages: {error}") from None
+        except Exception as error:  # a template is a program, so it can raise anything
+            raise Error(f"the chat template of {self._folder} failed: {error!r}") from None
 
     def _special_token(self, name: str) -> str:
         token = self._config.get(name)

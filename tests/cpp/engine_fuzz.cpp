@@ -51,8 +51,8 @@ format::FileHeader header_of(const File& file) {
   return header;
 }
 
-// Bytes of header and tables, padding left out.
-size_t tables_end(const File& file) {
+// Bytes of header and tables of records.
+size_t records_end(const File& file) {
   const format::FileHeader header = header_of(file);
   const size_t end = sizeof(header) + header.tensor_count * sizeof(format::TensorRecord) +
                      header.buffer_count * sizeof(format::BufferRecord) +
@@ -61,11 +61,22 @@ size_t tables_end(const File& file) {
   return std::min(end, file.size());
 }
 
-void set_word(Random& random, File& file, size_t end) {
+// Where the token table lies: its flags, offsets and text.
+std::pair<size_t, size_t> token_table(const File& file) {
+  const format::FileHeader header = header_of(file);
+  const size_t left = file.size() - records_end(file);
+  const size_t meta = std::min<uint64_t>(header.meta_bytes, left);
+  const size_t begin = records_end(file) + meta;
+  return {begin, begin + std::min<uint64_t>(header.text_bytes, left - meta)};
+}
+
+// One word of [begin, end), at a multiple of four bytes.
+void set_word(Random& random, File& file, size_t begin, size_t end) {
   static constexpr uint32_t kWords[] = {
       0,  1,          2,          3,          4, 7, 8,  16, 24,  32,   40,       63,       64, 65,
       96, 0x7fffffff, 0x80000000, 0xffffffff, 5, 6, 48, 80, 128, 4096, 1u << 20, 1u << 22, 12};
-  const size_t at = below(random, end / 4) * 4;
+  if (end - begin < 4) return;
+  const size_t at = begin + below(random, (end - begin) / 4) * 4;
   uint32_t word;
   std::memcpy(&word, file.data() + at, 4);
   switch (below(random, 4)) {
@@ -120,10 +131,11 @@ void resize(Random& random, File& file) {
 
 void damage(Random& random, File& file) {
   for (size_t i = 1 + below(random, 3); i > 0 && file.size() > 4096; --i) {
-    const size_t end = tables_end(file);
-    switch (below(random, 10)) {
+    const size_t records = records_end(file);
+    const auto [table, table_end] = token_table(file);
+    switch (below(random, 12)) {
       case 0:
-        file[below(random, end)] = static_cast<std::byte>(random());
+        file[below(random, table_end)] = static_cast<std::byte>(random());
         break;
       case 1:
         move_some_record(random, file);
@@ -139,8 +151,12 @@ void damage(Random& random, File& file) {
               static_cast<std::byte>(random());
         }
         break;
+      case 5:
+      case 6:
+        set_word(random, file, table, table_end);
+        break;
       default:
-        set_word(random, file, end);
+        set_word(random, file, 0, records);
     }
   }
 }
@@ -148,6 +164,21 @@ void damage(Random& random, File& file) {
 struct Counts {
   size_t refused = 0, too_large = 0, run = 0, failed = 0;
 };
+
+SamplingParams random_params(Random& random) {
+  const auto coin = [&] { return below(random, 2) == 0; };
+  SamplingParams params;
+  params.temperature = coin() ? 0.0f : 1.0f;
+  params.top_k = static_cast<int32_t>(below(random, 5));
+  params.top_p = coin() ? 1.0f : 0.5f;
+  params.repetition_penalty = coin() ? 1.0f : 1.5f;
+  params.max_tokens = 1 + static_cast<int32_t>(below(random, 8));
+  params.ignore_eos = coin();
+  params.seed = random();
+  if (coin()) params.logprobs = static_cast<int32_t>(below(random, 21));
+  if (coin()) params.stop = {"b", "cd"};
+  return params;
+}
 
 // Rows of a prompt, in chunks, and a few rounds, with the engine as its own drafter.
 void run_engine(Random& random, std::shared_ptr<const Engine> engine, Backend& backend,
@@ -162,13 +193,7 @@ void run_engine(Random& random, std::shared_ptr<const Engine> engine, Backend& b
   std::vector<int32_t> prompt(1 + below(random, static_cast<size_t>(std::min(context - 1, 80))));
   for (int32_t& token : prompt)
     token = static_cast<int32_t>(below(random, static_cast<size_t>(vocab)));
-  SamplingParams params;
-  params.temperature = below(random, 2) == 0 ? 0.0f : 1.0f;
-  params.top_k = static_cast<int32_t>(below(random, 5));
-  params.top_p = below(random, 2) == 0 ? 1.0f : 0.5f;
-  params.max_tokens = 1 + static_cast<int32_t>(below(random, 8));
-  params.seed = random();
-  const Completion completion = generator.generate(prompt, params, {});
+  const Completion completion = generator.generate(prompt, random_params(random), {});
   for (const int32_t token : completion.token_ids) {
     if (token < 0 || token >= vocab) {
       std::fprintf(stderr, "token %d of a vocabulary of %d\n", token, vocab);

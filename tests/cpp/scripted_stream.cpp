@@ -31,6 +31,13 @@ void ScriptedStream::wait(const Event& event) {
   enqueue({.op = nullptr, .record = kNoEvent, .wait = std::move(state), .clock = {}, .number = 0});
 }
 
+void ScriptedStream::drain() noexcept {
+  scheduler_.run_until_idle(*this);
+  RaceDetector& races = scheduler_.races();
+  races.acquire(kHost, races.release(actor_));
+  if (failure_) failure_->reported_at = std::min(failure_->reported_at, scheduler_.peek_number());
+}
+
 void ScriptedStream::push(std::shared_ptr<const Op> op) {
   if (capture_ != nullptr) {
     capture_->push_back(std::move(op));
@@ -102,6 +109,10 @@ void Scheduler::run_until(const ScriptedEvent& event) {
   while (!event.done) SPECRT_CHECK(run_any(), "deadlock: no stream can go on");
   races_.acquire(kHost, event.clock);
   let_streams_run();
+}
+
+void Scheduler::run_until_idle(const ScriptedStream& stream) {
+  while (!stream.idle()) SPECRT_CHECK(run_any(), "deadlock: no stream can go on");
 }
 
 bool Scheduler::run_any() {

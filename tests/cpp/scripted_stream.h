@@ -45,6 +45,7 @@ class ScriptedStream final : public Stream {
 
   Event record() override;
   void wait(const Event& event) override;
+  void drain() noexcept override;
 
   // Queues `op`, or keeps it for the recording in progress.
   void push(std::shared_ptr<const Op> op);
@@ -52,6 +53,7 @@ class ScriptedStream final : public Stream {
   // Runs `enqueue` and returns the ops that it pushed; nothing is queued.
   std::vector<std::shared_ptr<const Op>> capture(const std::function<void()>& enqueue);
 
+  bool idle() const { return queue_.empty(); }
   bool runnable() const;
   void run_one();
   void ignore_waits() { ignores_waits_ = true; }
@@ -84,6 +86,7 @@ class Scheduler {
   // The host goes on while streams may get some work done.
   void let_streams_run();
   void run_until(const ScriptedEvent& event);
+  void run_until_idle(const ScriptedStream& stream);
 
   uint64_t next_number() { return next_number_++; }
   uint64_t peek_number() const { return next_number_; }

@@ -85,7 +85,7 @@ struct Config {
   std::vector<Ask> asks;     // one for each sequence
   int32_t draft_tokens = 4;  // kRandomLength: another length in every round
   int32_t depth = 1;
-  StepCosts costs;  // Generator only; empty: every round drafts `draft_tokens`
+  StepCosts costs{};  // Generator only; empty: every round drafts `draft_tokens`
 
   std::string text() const;  // for messages
 };

@@ -9,21 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from reference.tiny_llama import TinyLlama, write_tiny_llama
 from specrt import LLM, SamplingParams
-from specrt.build import build
 
 METHODS = ("autoregressive", "speculative")
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
-
-
-@pytest.fixture(scope="module")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny target of context 64 with a tiny draft of context 48."""
-    folder = tmp_path_factory.mktemp("tiny")
-    target = write_tiny_llama(folder / "target", TinyLlama(context=64))
-    draft = write_tiny_llama(folder / "draft", TinyLlama(context=48, layers=1, seed=2))
-    return build(target, draft=draft, out=folder / "bundle", progress=False, tune=False)
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -62,20 +51,6 @@ def test_end_of_sequence(llm: LLM) -> None:
     if out.finish_reason == "stop":
         assert out.token_ids[-1] in (0, 3)
         assert "<|end|>" not in out.text
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_end_of_the_context(method: str, tiny_bundle: Path) -> None:
-    """The drafter's shorter window makes no difference."""
-    plain = LLM(tiny_bundle, method="autoregressive", threads=1)
-    llm = LLM(tiny_bundle, method=method, threads=1)
-    for length in (1, 30, 45, 47, 48, 49, 60, 62, 63):
-        params = SamplingParams(temperature=0.9, max_tokens=1000, ignore_eos=True, seed=length)
-        prompt = list(range(100, 100 + length))
-        [out] = llm.generate([prompt], params)
-        assert len(out.token_ids) == 64 - length
-        assert out.finish_reason == "length"
-        assert out.token_ids == plain.generate([prompt], params)[0].token_ids
 
 
 def test_stream_gives_the_same_text_and_tokens(llm: LLM) -> None:

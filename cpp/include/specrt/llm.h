@@ -27,7 +27,7 @@ struct LLMOptions {
   int32_t num_speculative_tokens = 0;  // drafted tokens in a round at most, 0 .. 63
   // With step times of this machine (LLM::time_steps), each round drafts as many tokens as should
   // pay by them and by the drafts of late, down to none. Without, every round drafts the most.
-  StepCosts step_costs;
+  StepCosts step_costs{};
   int32_t threads = 0;                // cores to use; 0: all that the process may run on
   int32_t run_ahead = 1;              // rounds enqueued before an earlier verdict is read, 0 .. 8
   bool enable_prefix_caching = true;  // what a prompt shares with the text before is not fed again

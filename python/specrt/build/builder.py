@@ -9,13 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from specrt._core import Error
 from specrt.build.architectures import GRAPHS
 from specrt.build.bundle import (
     FORMAT,
     FORMAT_VERSION,
     check_replaceable,
     specrt_version,
-    staged,
     write_manifest,
 )
 from specrt.build.checkpoint import Checkpoint, open_checkpoint, source_hashes
@@ -28,6 +28,7 @@ from specrt.build.hf import read_config
 from specrt.build.lower import Lowered, lower
 from specrt.build.passes import fuse
 from specrt.build.source import Source, find_model
+from specrt.build.staging import staged
 from specrt.build.token_text import token_table
 from specrt.build.tokenizer import (
     TOKENIZER,
@@ -149,15 +150,15 @@ def _write_model(path: Path, model: _Model, advance: Callable[[int], object]) ->
 
 
 def _write_bundle(
-    out: Path, target: _Model, drafts: list[_Model], command: str, *, progress: bool
+    folder: Path, target: _Model, drafts: list[_Model], command: str, *, progress: bool
 ) -> None:
-    """Write all files of a bundle. Raises BuildError."""
+    """Write all files of a bundle. Raises BuildError and OSError."""
     from tqdm import tqdm
 
     size = sum(each.engine_bytes for each in (target, *drafts))
     disable = None if progress else True  # None: off unless stderr is a terminal
     bar = tqdm(total=size, desc="build", unit="B", unit_scale=True, disable=disable, leave=False)
-    with bar, staged(out, size) as folder:
+    with bar:
         (folder / DRAFT_FILE).parent.mkdir()
         copy_tokenizer(target.source.folder, folder)
         target_entry = _write_model(folder / TARGET_FILE, target, bar.update)
@@ -182,6 +183,19 @@ def _write_bundle(
         write_manifest(folder, manifest)
 
 
+def _tune(folder: Path, *, progress: bool) -> None:
+    """Measure step times. Raises BuildError if the bundle cannot be run here."""
+    from specrt.eval import curves
+
+    try:
+        curves.tune(folder, progress=progress)
+    except (Error, MemoryError) as error:
+        raise BuildError(
+            f"this machine cannot run the bundle: {error}. To build it for another one, do not "
+            "measure step times (--no-tune)"
+        ) from error
+
+
 def build(
     model: str | os.PathLike[str],
     *,
@@ -199,8 +213,8 @@ def build(
     or "f32"; None means bf16 unless the checkpoint is f32. `max_context` limits the positions
     of a sequence below what the model allows. `tune` measures step times on this machine, which
     draft lengths are chosen from; `specrt tune` measures again. An existing bundle at `out` is
-    replaced when the new one is complete. Raises BuildError, a ValueError, that says what is wrong
-    and what to do.
+    replaced in one step when the new one is complete; if anything fails it stays as it is. Raises
+    BuildError, a ValueError, that says what is wrong and what to do.
     """
     options = _Options(backend, dtype, max_context)
     options.check()
@@ -217,9 +231,9 @@ def build(
         drafts.append(_read_model(find_model(draft, progress=progress), options))
         _check_draft(target, drafts[0])
     names = (os.fspath(model), None if draft is None else os.fspath(draft), os.fspath(out))
-    _write_bundle(place, target, drafts, options.command(*names), progress=progress)
-    if tune:
-        from specrt.eval import curves
-
-        curves.tune(place, progress=progress)
+    command = options.command(*names)
+    with staged(place, sum(each.engine_bytes for each in (target, *drafts))) as folder:
+        _write_bundle(folder, target, drafts, command, progress=progress)
+        if tune:
+            _tune(folder, progress=progress)
     return place

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from specrt.build.errors import BuildError
 from specrt.build.json_file import TOKENIZER_LIMIT, read_json
+from specrt.json_file import read_bytes
+from specrt.tokenizer import library_errors
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -22,13 +24,10 @@ def read_vocabulary(folder: Path, vocab: int) -> dict[str, int] | None:
     path = folder / TOKENIZER
     if not path.exists():
         return None
-    if path.stat().st_size > TOKENIZER_LIMIT:
-        raise BuildError(f"{path} is larger than {TOKENIZER_LIMIT} bytes")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the only type that the library raises
-        raise BuildError(f"{path} is not a tokenizer that can be read: {error}") from error
-    tokens: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+    content = read_bytes(path, TOKENIZER_LIMIT, BuildError)
+    with library_errors(f"{path} is not a tokenizer that can be read", BuildError):
+        tokenizer = Tokenizer.from_buffer(content)
+        tokens: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
     token, largest = max(tokens.items(), key=lambda item: item[1], default=("", -1))
     if largest >= vocab:
         raise BuildError(

@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
         verify(bundle.path)
     engines = [_engine("target", bundle.target_engine, bundle.manifest.get("target"))]
-    entries = bundle.manifest.get("drafters") or []
+    entries = bundle.manifest.get("drafters")
+    entries = entries if isinstance(entries, list) else []
     for name, path in bundle.drafters.items():
         entry = next((e for e in entries if isinstance(e, dict) and e.get("name") == name), None)
         engines.append(_engine(name, path, entry))

@@ -6,8 +6,6 @@ model card.
 
 import hashlib
 import os
-import secrets
-import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +19,8 @@ def bundle_path(progress: bool = False) -> Path:
     """Folder of the demo bundle, built into the user's cache folder if it is not there.
 
     The name holds a hash of the models and the builder, so another version of specrt gets its own.
-    Processes that build at the same time do not disturb each other: the first one to finish wins.
+    Processes that build at the same time do not disturb each other: each puts an equal bundle in
+    its place in one step.
 
     Args:
         progress: whether to say on stderr what is being built.
@@ -31,9 +30,11 @@ def bundle_path(progress: bool = False) -> Path:
     """
     place = cache_folder() / f"{DEMO}-{_sources_hash()[:16]}"
     if not (place / "manifest.json").is_file():
+        from specrt.build import build
+
         if progress:
             print(f"Compiling the demo models into {place} (only this once).", file=sys.stderr)
-        _build(place)
+        build(_MODELS / "target", draft=_MODELS / "draft", out=place, progress=False)
     return place
 
 
@@ -55,19 +56,3 @@ def _sources_hash() -> str:
             while chunk := file.read(_READ_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def _build(place: Path) -> None:
-    """Builds beside `place` and renames, so that nobody ever sees half a bundle."""
-    from specrt.build import build
-
-    beside = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
-    try:
-        build(_MODELS / "target", draft=_MODELS / "draft", out=beside, progress=False)
-        try:
-            beside.rename(place)
-        except OSError:
-            if not (place / "manifest.json").is_file():  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
