@@ -1,14 +1,18 @@
 """Text to tokens and back, and chat templates."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as HfTokenizer
 
 from specrt._core import Error
+from specrt.conversation import Conversation, checked_conversation
+
+if TYPE_CHECKING:
+    from specrt.chat_template import ChatTemplate
 
 
 class Tokenizer:
@@ -26,8 +30,16 @@ class Tokenizer:
             raise Error(f"cannot load {folder / 'tokenizer.json'}: {error}") from None
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`; special tokens as the tokenizer's own rules add them."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        """Token ids of `text`; special tokens as the tokenizer's own rules add them.
+
+        Raises:
+            ValueError: `text` is not Unicode.
+        """
+        try:
+            encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        except TypeError:
+            raise ValueError("the text holds half of a surrogate pair; it is not Unicode") from None
+        ids: list[int] = encoding.ids
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -52,43 +64,48 @@ class Tokenizer:
         return isinstance(self._config.get("chat_template"), str)
 
     def apply_chat_template(
-        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
+        self, messages: Conversation, *, add_generation_prompt: bool = True
     ) -> str:
         """Renders `messages` ({"role", "content"} each) as the model was trained to read them.
 
-        The template comes with the model and is not trusted: it runs in jinja2's sandbox.
-
         Raises:
-            ValueError: the bundle has no template, or the template refuses the messages.
+            ValueError: the bundle has no template, the messages are none, or the template refuses
+                them; `chat_template.py` says how a template is kept in bounds.
         """
+        return self._chat_template.render(
+            checked_conversation(messages),
+            add_generation_prompt=add_generation_prompt,
+            tools=None,
+            documents=None,
+            **self._special_tokens(),
+        )
+
+    def encode_chat(self, messages: Conversation) -> list[int]:
+        """Token ids of a conversation, up to where the assistant answers.
+
+        A template writes the special tokens itself, so none are added to what it makes.
+        """
+        return self.encode(self.apply_chat_template(messages), add_special_tokens=False)
+
+    @cached_property
+    def _chat_template(self) -> "ChatTemplate":
         if not self.has_chat_template:
-            raise ValueError("this bundle has no chat template; pass plain prompts instead")
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        def raise_exception(message: str) -> None:
-            raise TemplateError(message)
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = raise_exception
-        tokens = {
-            name: self._special_token(name) for name in ("bos_token", "eos_token", "pad_token")
-        }
-        try:
-            template = environment.from_string(self._config["chat_template"])
-            return template.render(
-                messages=[dict(message) for message in messages],
-                add_generation_prompt=add_generation_prompt,
-                **tokens,
+            raise ValueError(
+                "this bundle has no chat template; complete plain prompts with LLM.generate or "
+                "`specrt generate --raw`"
             )
-        except (TemplateError, TypeError, KeyError) as error:
-            raise ValueError(f"the chat template failed: {error}") from None
+        from specrt.chat_template import ChatTemplate  # jinja2 only where a conversation needs it
 
-    def _special_token(self, name: str) -> str:
-        token = self._config.get(name)
-        if isinstance(token, dict):
-            token = token.get("content")
-        return token if isinstance(token, str) else ""
+        return ChatTemplate(self._config["chat_template"])
+
+    def _special_tokens(self) -> dict[str, str]:
+        """bos_token and its like, those that the tokenizer has."""
+        tokens = {}
+        for name, token in self._config.items():
+            text = token.get("content") if isinstance(token, dict) else token
+            if name.endswith("_token") and isinstance(text, str):
+                tokens[name] = text
+        return tokens
 
 
 class IncrementalDecoder:

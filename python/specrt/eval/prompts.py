@@ -68,11 +68,7 @@ def _text(row: dict[str, Any]) -> Any:
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str, *, raw: bool = False) -> list[int]:
-    """Token ids of a user's text: through the chat template where there is one, unless `raw`.
-
-    A template writes the special tokens itself, so none are added to what it makes.
-    """
+    """Token ids of a user's text: through the chat template where there is one, unless `raw`."""
     if raw or not tokenizer.has_chat_template:
         return tokenizer.encode(text)
-    rendered = tokenizer.apply_chat_template([{"role": "user", "content": text}])
-    return tokenizer.encode(rendered, add_special_tokens=False)
+    return tokenizer.encode_chat([{"role": "user", "content": text}])
