@@ -68,15 +68,10 @@ void score_tile(const AttentionItem& item, int32_t query, int32_t block) {
   Vec acc[kQueries][kBlocks] = {};
   const int64_t lines = kType == DType::f32 ? kv.head_dim : kv.head_dim / 2;
   for (int64_t line = 0; line < lines; ++line) {
-    VecU k[kBlocks];
+    uint32_t words[kQueries];
 #pragma GCC unroll 8
-    for (int b = 0; b < kBlocks; ++b) k[b] = load<VecU>(keys + b * block_bytes + line * 64);
-#pragma GCC unroll 8
-    for (int j = 0; j < kQueries; ++j) {
-      const VecU word = splat(load_word(q[j] + line * 4));
-#pragma GCC unroll 8
-      for (int b = 0; b < kBlocks; ++b) acc[j][b] = dot_line<kType>(acc[j][b], k[b], word);
-    }
+    for (int j = 0; j < kQueries; ++j) words[j] = load_word(q[j] + line * 4);
+    add_line<kType>(acc, keys + line * 64, block_bytes, words);
   }
   for (int j = 0; j < kQueries; ++j) {
     float* out = item.scores + (query + j) * item.stride + block * kKvBlock;
@@ -109,12 +104,12 @@ inline float soften(float* scores, int32_t begin, int32_t length, float scale) {
   const int32_t padded = (length + kLanes - 1) / kLanes * kLanes;
   const float none = -std::numeric_limits<float>::infinity();
   for (int32_t t = length; t < padded; ++t) scores[t] = none;
-  Vec largest = splat(none);
+  Vec largest = none;
   for (int32_t t = first; t < padded; t += kLanes) {
     Vec s = load<Vec>(scores + t) * scale;
     if (t < begin || t + kLanes > length) {
       const VecI at = lane_numbers() + t;
-      s = (at >= begin) & (at < length) ? s : splat(none);
+      s = select((at >= begin) & (at < length), s, none);
     }
     store(scores + t, s);
     largest = max(s, largest);
@@ -148,10 +143,9 @@ inline Vec load_first_values(const std::byte* from, int32_t count) {
 template <DType kType>
 inline void store_first_values(std::byte* to, Vec v, int32_t count) {
   if constexpr (kType == DType::f32) {
-    std::memcpy(to, &v, static_cast<size_t>(count) * sizeof(float));
+    store_first(to, v, count);
   } else {
-    const Halves bits = narrow(v);
-    std::memcpy(to, &bits, static_cast<size_t>(count) * sizeof(bf16_bits));
+    store_first(to, narrow(v), count);
   }
 }
 
@@ -179,7 +173,7 @@ void value_tile(const AttentionItem& item, int32_t query, int32_t d, int32_t lan
     for (int32_t t = item.begin(query + j); t < common; ++t) {
       Vec v[kVecs];
       load_slot(t, v);
-      const Vec weight = splat(weights[j * item.stride + t]);
+      const Vec weight = weights[j * item.stride + t];
 #pragma GCC unroll 8
       for (int c = 0; c < kVecs; ++c) acc[j][c] = fma(weight, v[c], acc[j][c]);
     }
@@ -189,7 +183,7 @@ void value_tile(const AttentionItem& item, int32_t query, int32_t d, int32_t lan
     load_slot(t, v);
 #pragma GCC unroll 8
     for (int j = 0; j < kQueries; ++j) {
-      const Vec weight = splat(weights[j * item.stride + t]);
+      const Vec weight = weights[j * item.stride + t];
 #pragma GCC unroll 8
       for (int c = 0; c < kVecs; ++c) acc[j][c] = fma(weight, v[c], acc[j][c]);
     }
@@ -201,7 +195,7 @@ void value_tile(const AttentionItem& item, int32_t query, int32_t d, int32_t lan
     for (uint64_t rest = sees_from(item.row(query + j), begin); rest != 0; rest &= rest - 1) {
       Vec v[kVecs];
       load_slot(item.base + __builtin_ctzll(rest), v);
-      const Vec w = splat(*weight++);
+      const Vec w = *weight++;
 #pragma GCC unroll 8
       for (int c = 0; c < kVecs; ++c) acc[j][c] = fma(w, v[c], acc[j][c]);
     }

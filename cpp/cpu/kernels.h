@@ -43,6 +43,9 @@ struct Kernels {
 namespace portable {
 extern const Kernels kernels;
 }
+namespace avx2 {
+extern const Kernels kernels;
+}
 namespace avx512 {
 extern const Kernels kernels;
 }

@@ -4,6 +4,7 @@
 // linker keeps for all of the program. So no standard containers, no streams, no checks.
 
 namespace {
+#include "cpu/lanes.h"
 #include "cpu/simd.h"
 }  // namespace
 

@@ -8,11 +8,11 @@
 //   depends on nothing but the row. bf16: two columns per step; rounds once when stored as bf16
 // out is written up to the end of its last panel; x beyond k may hold anything
 
-// A product takes 6 cycles and two start per cycle: 12 chains keep the units busy. Few rows wait
-// for memory anyway, and four streams of it are enough. Where a vector takes several registers,
-// smaller tiles keep the chains in them.
-inline constexpr int32_t kRowBlock = kVectorRegisters >= 32 ? 8 : 2;
+// Half of the registers hold chains. With AVX-512 BF16 a product takes 6 cycles and two start per
+// cycle: 12 chains keep the units busy. Few rows wait for memory anyway, and four streams of it are
+// enough.
 inline constexpr int kManyRowsPanels = 2;
+inline constexpr int32_t kRowBlock = kVectorRegisters / 2 / kManyRowsPanels;
 inline constexpr int kFewRowsPanels = kVectorRegisters >= 32 ? 4 : 2;  // for 1 and 2 rows
 
 inline constexpr int64_t kGroup = 8;  // lines between prefetches
@@ -90,16 +90,11 @@ void linear_tile(const LinearJob& job, int32_t panel, int32_t first, Ahead ahead
   const std::byte* x[kRows];
   for (int r = 0; r < kRows; ++r) x[r] = job.x[first + r];
   Vec acc[kRows][kPanels] = {};
-  const auto add_line = [&](int64_t line, auto word_of) {
-    VecU w[kPanels];
+  const auto add = [&](int64_t line, uint32_t mask) __attribute__((always_inline)) {
+    uint32_t words[kRows];
 #pragma GCC unroll 8
-    for (int p = 0; p < kPanels; ++p) w[p] = load<VecU>(weights + p * job.panel_bytes + line * 64);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const VecU word = splat(word_of(x[r] + line * 4));
-#pragma GCC unroll 8
-      for (int p = 0; p < kPanels; ++p) acc[r][p] = dot_line<kType>(acc[r][p], w[p], word);
-    }
+    for (int r = 0; r < kRows; ++r) words[r] = load_word(x[r] + line * 4) & mask;
+    add_line<kType>(acc, weights + line * 64, job.panel_bytes, words);
   };
   // Meanwhile a share of the next panels comes closer.
   const std::byte* next = args.w.data + ahead.panel * job.panel_bytes + ahead.first_line * 64;
@@ -110,12 +105,10 @@ void linear_tile(const LinearJob& job, int32_t panel, int32_t first, Ahead ahead
       for (int p = 0; p < kPanels; ++p) __builtin_prefetch(next + p * job.panel_bytes, 0, 3);
     }
 #pragma GCC unroll 1
-    for (int64_t i = 0; i < kGroup; ++i) add_line(line + i, load_word);
+    for (int64_t i = 0; i < kGroup; ++i) add(line + i, ~0u);
   }
-  for (; line < lines; ++line) add_line(line, load_word);
-  if (kType == DType::bf16 && cols % 2 != 0) {
-    add_line(lines, [](const std::byte* from) { return load_word(from) & 0xffffu; });
-  }
+  for (; line < lines; ++line) add(line, ~0u);
+  if (kType == DType::bf16 && cols % 2 != 0) add(lines, 0xffffu);
   if (args.bias != nullptr) add_bias(args, panel, acc);
   for (int r = 0; r < kRows; ++r) finish<kPanels>(args, job.rows[first + r], panel, acc[r]);
 }

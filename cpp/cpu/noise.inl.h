@@ -5,23 +5,28 @@
 // no fused operation; ties go to the lowest id; NaN never wins; always in [0, v)
 
 struct Best {
-  Vec value = splat(-std::numeric_limits<float>::infinity());
+  Vec value = -std::numeric_limits<float>::infinity();
   VecI id = lane_numbers();
 
   // Tokens id .. id + 15 compete, each in its lane; only the first `count` exist.
   void meet(Vec candidate, int32_t first, int32_t count) {
     const VecI lane = lane_numbers();
     const VecI wins = (candidate > value) & (lane < count);
-    value = wins ? candidate : value;
-    id = wins ? lane + first : id;
+    value = select(wins, candidate, value);
+    id = select(wins, lane + first, id);
   }
 
   int32_t winner() const {
+    float values[kLanes];  // copies: what is indexed stays in memory
+    int32_t ids[kLanes];
+    store(values, value);
+    store(ids, id);
     int32_t best = 0;
     for (int32_t i = 1; i < kLanes; ++i) {
-      if (value[i] > value[best] || (value[i] == value[best] && id[i] < id[best])) best = i;
+      const bool ties = values[i] == values[best] && ids[i] < ids[best];
+      if (values[i] > values[best] || ties) best = i;
     }
-    return id[best];
+    return ids[best];
   }
 };
 
@@ -55,53 +60,48 @@ inline Words philox_blocks(uint64_t seed, VecU c0, VecU c1, VecU c2, VecU c3) {
 
 inline Vec log_lanes(Vec x) {
   const VecU bits = as_bits(x);
-  const VecI exponent = std::bit_cast<VecI>(bits - 0x3f3504f3u) >> 23;
-  const Vec m = as_floats(bits - (std::bit_cast<VecU>(exponent) << 23));
+  const VecI exponent = as<VecI>(bits - 0x3f3504f3u) >> 23;
+  const Vec m = as_floats(bits - (as<VecU>(exponent) << 23));
   const Vec s = (m - 1.0f) / (m + 1.0f);
   const Vec z = s * s;
-  Vec p = splat(0.22222222f);
+  Vec p = 0.22222222f;
   p = p * z + 0.28571429f;
   p = p * z + 0.4f;
   p = p * z + 0.66666667f;
   p = p * z;
   const Vec log_m = 2.0f * s + s * p;
-  return __builtin_convertvector(exponent, Vec) * 0.69314718f + log_m;
+  return convert<Vec>(exponent) * 0.69314718f + log_m;
 }
 
 inline Vec to_floats(VecU small) {  // below 2^31
-  return __builtin_convertvector(std::bit_cast<VecI>(small), Vec);
+  return convert<Vec>(as<VecI>(small));
 }
 
 inline Vec gumbel_lanes(VecU bits) {
   Vec r = to_floats(bits >> 8) * 5.9604644775390625e-8f +
           (to_floats(bits & 0xffu) + 0.5f) * 2.3283064365386963e-10f;
-  r = r < 0.99999994f ? r : splat(0.99999994f);
+  r = select(r < 0.99999994f, r, 0.99999994f);
   const Vec u = 1.0f - r;
   const Vec d = 1.0f - u;
-  const Vec corrected = -log_lanes(u) * (r / (d > 0.0f ? d : splat(1.0f)));
-  const Vec e = d > 0.0f ? corrected : r;
+  const Vec corrected = -log_lanes(u) * (r / select(d > 0.0f, d, 1.0f));
+  const Vec e = select(d > 0.0f, corrected, r);
   return -log_lanes(e);
 }
 
 // Noise of tokens first .. first + 63; first is a multiple of 64. Lane 4 L + k draws block 4 k + L,
 // so that a 4 x 4 transpose within each quarter leaves 16 neighbouring tokens in every vector.
 inline void noise_of_64(uint64_t seed, uint32_t position, int32_t first, Vec (&noise)[4]) {
-  const VecU order{0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
-  const VecU block = order + static_cast<uint32_t>(first) / 4;
-  const Words w = philox_blocks(seed, splat(position), splat(static_cast<uint32_t>(Purpose::token)),
-                                block, VecU{});
-  const VecI low{0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29};
-  const VecI high = low + 2;
-  const VecI low_pair{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29};
-  const VecI high_pair = low_pair + 2;
-  const VecU t0 = __builtin_shuffle(w.word[0], w.word[1], low);
-  const VecU t1 = __builtin_shuffle(w.word[2], w.word[3], low);
-  const VecU t2 = __builtin_shuffle(w.word[0], w.word[1], high);
-  const VecU t3 = __builtin_shuffle(w.word[2], w.word[3], high);
-  noise[0] = gumbel_lanes(__builtin_shuffle(t0, t1, low_pair));
-  noise[1] = gumbel_lanes(__builtin_shuffle(t0, t1, high_pair));
-  noise[2] = gumbel_lanes(__builtin_shuffle(t2, t3, low_pair));
-  noise[3] = gumbel_lanes(__builtin_shuffle(t2, t3, high_pair));
+  const VecU lane = as<VecU>(lane_numbers());
+  const VecU block = ((lane & 3u) << 2 | lane >> 2) + static_cast<uint32_t>(first) / 4;
+  const Words w = philox_blocks(seed, position, static_cast<uint32_t>(Purpose::token), block, 0);
+  const VecU t0 = pick_in_quarters<0, 4, 1, 5>(w.word[0], w.word[1]);
+  const VecU t1 = pick_in_quarters<0, 4, 1, 5>(w.word[2], w.word[3]);
+  const VecU t2 = pick_in_quarters<2, 6, 3, 7>(w.word[0], w.word[1]);
+  const VecU t3 = pick_in_quarters<2, 6, 3, 7>(w.word[2], w.word[3]);
+  noise[0] = gumbel_lanes(pick_in_quarters<0, 1, 4, 5>(t0, t1));
+  noise[1] = gumbel_lanes(pick_in_quarters<2, 3, 6, 7>(t0, t1));
+  noise[2] = gumbel_lanes(pick_in_quarters<0, 1, 4, 5>(t2, t3));
+  noise[3] = gumbel_lanes(pick_in_quarters<2, 3, 6, 7>(t2, t3));
 }
 
 int32_t argmax_noisy(const float* logits, int32_t vocab, float temperature, uint64_t seed,

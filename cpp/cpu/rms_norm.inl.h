@@ -31,15 +31,12 @@ inline void norm_row(const RmsNormArgs& args, int32_t row) {
   const float factor = norm_factor(x, cols, args.eps);
   if (args.out.dtype == DType::f32) {
     float* out = args.out.row<float>(row);
-    scale_row(x, args.gain, factor, cols, [out](int32_t at, Vec v, int32_t count) {
-      std::memcpy(out + at, &v, static_cast<size_t>(count) * sizeof(float));
-    });
+    scale_row(x, args.gain, factor, cols,
+              [out](int32_t at, Vec v, int32_t count) { store_first(out + at, v, count); });
   } else {
     bf16_bits* out = args.out.row<bf16_bits>(row);
-    scale_row(x, args.gain, factor, cols, [out](int32_t at, Vec v, int32_t count) {
-      const Halves bits = narrow(v);
-      std::memcpy(out + at, &bits, static_cast<size_t>(count) * sizeof(bf16_bits));
-    });
+    scale_row(x, args.gain, factor, cols,
+              [out](int32_t at, Vec v, int32_t count) { store_first(out + at, narrow(v), count); });
   }
 }
 

@@ -21,9 +21,8 @@ inline void rotate_head(const float* x, const float* angles, int32_t half, float
 inline const float* norm_head(const float* x, const float* gain, float eps, int32_t e,
                               float* normed) {
   if (gain == nullptr) return x;
-  scale_row(x, gain, norm_factor(x, e, eps), e, [normed](int32_t at, Vec v, int32_t count) {
-    std::memcpy(normed + at, &v, static_cast<size_t>(count) * sizeof(float));
-  });
+  scale_row(x, gain, norm_factor(x, e, eps), e,
+            [normed](int32_t at, Vec v, int32_t count) { store_first(normed + at, v, count); });
   return normed;
 }
 
