@@ -56,13 +56,10 @@ void LaneCopies::clear() {
 
 // ---- mbarriers ---------------------------------------------------------------------------------
 
-void BlockCopies::init(uint64_t* barrier, uint32_t arrivals, SharedMemory& shared) {
-  if (reinterpret_cast<uintptr_t>(barrier) % 8 != 0 || !shared.holds(barrier, 8)) {
-    fail_device("mbar_init: not an 8-byte aligned place in shared memory");
-  }
+void BlockCopies::init(uint64_t* barrier, uint32_t arrivals, size_t offset) {
   if (arrivals == 0) fail_device("mbar_init: 0 arrivals");
   std::erase_if(barriers_, [&](const Barrier& known) { return known.address == barrier; });
-  const uint64_t tag = kTag ^ (shared.offset(barrier) * 0x9e3779b97f4a7c15u);
+  const uint64_t tag = kTag ^ (offset * 0x9e3779b97f4a7c15u);
   *barrier = tag;
   barriers_.push_back({barrier, tag, arrivals, arrivals, 0, 0, 0, 0, false});
 }
@@ -112,10 +109,9 @@ std::string BlockCopies::describe() const {
 // ---- Bulk copies -------------------------------------------------------------------------------
 
 void BlockCopies::issue(void* dst, const void* src, uint32_t bytes, uint64_t* address,
-                        SharedMemory& shared, Random& random) {
+                        Random& random) {
   Barrier& barrier = find(address);
   if (!barrier.fenced) fail_device("bulk_g2s: mbar_init without fence_mbar_init");
-  if (!shared.holds(dst, bytes)) fail_device("bulk_g2s: destination outside shared memory");
   auto* out = static_cast<std::byte*>(dst);
   for (const Copy& copy : flying_) {
     if (overlap(out, bytes, copy.dst, copy.bytes)) {

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "cuda/emulation/random.h"
-#include "cuda/emulation/shared_memory.h"
 
 namespace specrt::emulation {
 
@@ -38,13 +37,13 @@ class LaneCopies {
 // mbarriers and bulk copies of one block. Errors end the kernel with a report.
 class BlockCopies {
  public:
-  void init(uint64_t* barrier, uint32_t arrivals, SharedMemory& shared);
+  // `offset` of the barrier in shared memory marks what the barrier's 8 bytes hold.
+  void init(uint64_t* barrier, uint32_t arrivals, size_t offset);
   void fence_init();
   void expect(uint64_t* barrier, uint32_t bytes);
   bool ended(uint64_t* barrier, uint32_t parity);
 
-  void issue(void* dst, const void* src, uint32_t bytes, uint64_t* barrier, SharedMemory& shared,
-             Random& random);
+  void issue(void* dst, const void* src, uint32_t bytes, uint64_t* barrier, Random& random);
   void fence_proxy() { ++fences_; }
 
   // Copies whose time has come.

@@ -79,10 +79,7 @@ uint64_t shuffle(ShuffleSource source, unsigned operand, uint64_t value) {
 }
 
 void cp_async16(void* dst, const void* src, uint32_t bytes) {
-  check_aligned("cp_async16", dst, 16);
-  if (!block().shared().holds(dst, 16)) {
-    fail_device("cp_async16: destination outside shared memory");
-  }
+  check_shared("cp_async16", dst, 16, 16);
   if (bytes > 16) fail_device(concat("cp_async16: ", bytes, " bytes; at most 16"));
   if (bytes > 0) check_global("cp_async16", src, bytes, 16);
   Block::current()->copies.issue(dst, src, bytes, random());
@@ -92,7 +89,8 @@ void cp_async_commit() { Block::current()->copies.commit(); }
 void cp_async_wait(int pending) { Block::current()->copies.wait(pending); }
 
 void mbar_init(uint64_t* barrier, uint32_t arrivals) {
-  block().copies().init(barrier, arrivals, block().shared());
+  check_shared("mbar_init", barrier, 8, 8);
+  block().copies().init(barrier, arrivals, block().shared().offset(barrier));
 }
 void fence_mbar_init() { block().copies().fence_init(); }
 void mbar_expect_tx(uint64_t* barrier, uint32_t bytes) { block().copies().expect(barrier, bytes); }
@@ -108,9 +106,9 @@ void mbar_wait(uint64_t* barrier, uint32_t parity) {
 
 void bulk_g2s(void* dst, const void* src, uint32_t bytes, uint64_t* barrier) {
   check_bulk_bytes("bulk_g2s", bytes);
-  check_aligned("bulk_g2s", dst, 16);
+  check_shared("bulk_g2s", dst, bytes, 16);
   check_global("bulk_g2s", src, bytes, 16);
-  block().copies().issue(dst, src, bytes, barrier, block().shared(), random());
+  block().copies().issue(dst, src, bytes, barrier, random());
 }
 
 void bulk_prefetch_l2(const void* src, uint32_t bytes) {
@@ -128,6 +126,13 @@ void pdl_wait() {
   if (predecessor_done(lane)) return;
   lane.open = &predecessor_done;
   Block::park(LaneState::blocked, "pdl_wait");
+}
+
+void check_shared(const char* what, const void* data, size_t bytes, size_t alignment) {
+  check_aligned(what, data, alignment);
+  if (!block().shared().holds(data, bytes)) {
+    fail_device(concat(what, ": ", bytes, " bytes outside shared memory"));
+  }
 }
 
 void check_global(const char* what, const void* data, size_t bytes, size_t alignment) {

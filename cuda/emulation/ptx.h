@@ -38,12 +38,8 @@ struct Mma {
 };
 void combine_mma(void* const* arguments);
 
-struct Ldmatrix {
-  const void* row;
-  uint32_t* result;
-};
-void combine_ldmatrix(void* const* arguments);
-void combine_ldmatrix_trans(void* const* arguments);
+enum class Transpose { no, yes };
+void ldmatrix(uint32_t* result, const void* row, Transpose transpose);
 
 enum class ShuffleSource { lane_xor, lane, below, above };
 struct Shuffle {
@@ -67,6 +63,8 @@ void bulk_prefetch_l2(const void* src, uint32_t bytes);
 void fence_proxy_async();
 void pdl_wait();
 
+// Ends the kernel unless [data, data + bytes) lies in one variable or in dynamic shared memory.
+void check_shared(const char* what, const void* data, size_t bytes, size_t alignment);
 // Ends the kernel unless [data, data + bytes) is aligned to `alignment` and lies in an allocation.
 void check_global(const char* what, const void* data, size_t bytes, size_t alignment);
 // As check_global, for 16 bytes of device memory that no kernel wrote.
@@ -124,12 +122,10 @@ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
   emulation::collect("mma_m16n8k16", &emulation::combine_mma, &mma);
 }
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
-  emulation::Ldmatrix load{row, r};
-  emulation::collect("ldmatrix_x4", &emulation::combine_ldmatrix, &load);
+  emulation::ldmatrix(r, row, emulation::Transpose::no);
 }
 inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
-  emulation::Ldmatrix load{row, r};
-  emulation::collect("ldmatrix_x4_trans", &emulation::combine_ldmatrix_trans, &load);
+  emulation::ldmatrix(r, row, emulation::Transpose::yes);
 }
 
 inline void cp_async16(void* dst, const void* src, uint32_t bytes = 16) {

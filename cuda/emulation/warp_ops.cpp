@@ -44,7 +44,14 @@ void add_row(Row& sum, const float* a, const Row* b, MmaOrder order) {
   }
 }
 
-void load_matrices(void* const* arguments, bool transposed) {
+struct Ldmatrix {
+  const void* row;
+  uint32_t* result;
+};
+
+template <Transpose kTranspose>
+void combine_ldmatrix(void* const* arguments) {
+  constexpr bool transposed = kTranspose == Transpose::yes;
   std::array<std::array<uint16_t, 8>, kLanes> rows;
   for (unsigned lane = 0; lane < kLanes; ++lane) {
     std::memcpy(rows[lane].data(), static_cast<const Ldmatrix*>(arguments[lane])->row, 16);
@@ -125,8 +132,15 @@ void combine_mma(void* const* arguments) {
   }
 }
 
-void combine_ldmatrix(void* const* arguments) { load_matrices(arguments, false); }
-void combine_ldmatrix_trans(void* const* arguments) { load_matrices(arguments, true); }
+void ldmatrix(uint32_t* result, const void* row, Transpose transpose) {
+  check_shared("ldmatrix_x4", row, 16, 16);
+  Ldmatrix load{row, result};
+  if (transpose == Transpose::yes) {
+    collect("ldmatrix_x4_trans", &combine_ldmatrix<Transpose::yes>, &load);
+  } else {
+    collect("ldmatrix_x4", &combine_ldmatrix<Transpose::no>, &load);
+  }
+}
 
 void combine_shuffle(void* const* arguments) {
   std::array<Shuffle, kLanes> all;
