@@ -8,6 +8,13 @@ __global__ void saxpy(const __grid_constant__ SaxpyArgs args) {
   if (i < args.n) args.y[i] = __fmaf_rn(args.a, args.x[i], args.y[i]);
 }
 
+__global__ void scale_after_wait(const __grid_constant__ SaxpyArgs args) {
+  pdl_launch();
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  pdl_wait();
+  if (i < args.n) args.y[i] = __fmul_rn(args.a, args.y[i]);
+}
+
 __global__ void block_sums(const __grid_constant__ ReduceArgs args) {
   SPECRT_SHARED(float[32], sums);
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);

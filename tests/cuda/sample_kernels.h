@@ -30,6 +30,8 @@ struct GemmArgs {
 
 // y = a x + y
 __global__ void saxpy(const __grid_constant__ SaxpyArgs args);
+// y *= a, after pdl_wait
+__global__ void scale_after_wait(const __grid_constant__ SaxpyArgs args);
 // sums[block] = sum of the x that the block covers
 __global__ void block_sums(const __grid_constant__ ReduceArgs args);
 // c = a b^T, one warp a tile of 16 x 8; k a multiple of 16. A comes by cp.async and ldmatrix.
