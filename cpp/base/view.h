@@ -17,7 +17,7 @@ struct RowsView {
   int64_t stride = 0;
 
   template <typename T>
-  T* row(int64_t i) const {
+  SPECRT_HD T* row(int64_t i) const {
     return reinterpret_cast<T*>(data + i * stride);
   }
 };
