@@ -17,7 +17,7 @@ namespace {
 Lane* running_lane = nullptr;  // null while the scheduler runs
 Block* running_block = nullptr;
 Fiber* scheduler = nullptr;
-std::string fault;  // of the device thread that ran last
+std::string fault;  // of a device thread, until the scheduler runs again
 
 std::string place_text(const uint3& at) { return concat("(", at.x, ",", at.y, ",", at.z, ")"); }
 
@@ -178,10 +178,8 @@ void Block::park(LaneState state, const char* waits_for) {
 void Block::fail(const std::string& text) {
   const std::string title = running_block == nullptr ? "" : running_block->title();
   if (running_lane == nullptr) throw DeviceError(concat(title, ": ", text));
-  Lane& self = *running_lane;
-  fault = concat(title, " warp ", self.warp->index(), " lane ", self.index, ": ", text);
-  self.fiber.switch_to(*scheduler);
-  __builtin_unreachable();
+  const Lane& self = *running_lane;
+  throw DeviceError(concat(title, " warp ", self.warp->index(), " lane ", self.index, ": ", text));
 }
 
 // A device thread runs the kernel of one block after another.
@@ -189,8 +187,12 @@ void Block::lane_main(void* argument) {
   Lane& self = *static_cast<Lane*>(argument);
   for (;;) {
     const Kernel& kernel = self.block->surroundings_.kernel;
-    kernel.call(kernel.function, kernel.args.data());
-    if (!self.copies.idle()) fail("ended with cp.async copies that were not waited for");
+    try {
+      kernel.call(kernel.function, kernel.args.data());
+      if (!self.copies.idle()) fail("ended with cp.async copies that were not waited for");
+    } catch (const DeviceError& error) {
+      if (fault.empty()) fault = error.what();
+    }
     park(LaneState::done, "the end");
   }
 }
@@ -253,7 +255,7 @@ void Block::release_barrier() {
 
 void Block::finish() {
   if (!copies_.idle()) fail("ended with bulk copies in flight");
-  const std::string broken = shared_->check_guards();
+  const std::string broken = shared_->end();
   if (!broken.empty()) fail(broken);
   if (surroundings_.kernel.edge == Edge::programmatic) {
     for (const auto& warp : warps_) {

@@ -22,6 +22,7 @@ struct Settings {
   Prologues prologues = Prologues::sometimes;
   int start_delay_us = 0;     // work waits this long before it starts, unless somebody waits for it
   bool print_reports = true;  // device errors go to stderr too
+  bool trap_guards = true;    // with AddressSanitizer: touching a guard zone ends the program there
 
   int devices = 1;
   int compute_major = 9;

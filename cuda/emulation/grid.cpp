@@ -11,7 +11,7 @@ namespace {
 
 constexpr unsigned kResidentThreads = 1024;
 constexpr uint32_t kResidentBlocks = 6;
-constexpr int64_t kMaxSpins = 1 << 18;
+constexpr int64_t kMaxSpins = 1 << 16;
 
 }  // namespace
 

@@ -3,6 +3,11 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "cuda/emulation/control.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace specrt::emulation {
 namespace {
@@ -21,6 +26,16 @@ void poison(void* data, size_t bytes) {
 void set_guard(std::byte* zone, size_t bytes) {
   std::memset(zone, static_cast<int>(kGuard), bytes);
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+void trap(const std::byte* zone, size_t bytes) {
+  if (settings().trap_guards) ASAN_POISON_MEMORY_REGION(zone, bytes);
+}
+void lift_trap(const std::byte* zone, size_t bytes) { ASAN_UNPOISON_MEMORY_REGION(zone, bytes); }
+#else
+void trap(const std::byte*, size_t) {}
+void lift_trap(const std::byte*, size_t) {}
+#endif
 
 std::optional<size_t> broken_guard(const std::byte* zone, size_t bytes) {
   const bool whole =
@@ -47,6 +62,7 @@ std::byte* Memory::allocate(MemoryKind kind, int device, size_t bytes, size_t li
   set_guard(data - kGuardBytes);
   poison(data, bytes);
   set_guard(data + bytes);
+  set_traps(data, bytes, Guards::watched);
   if (kind == MemoryKind::device) {
     allocation.image.reset(new std::byte[bytes]);
     poison(allocation.image.get(), bytes);
@@ -59,6 +75,7 @@ bool Memory::release(MemoryKind kind, void* data) {
   const std::lock_guard lock(mutex_);
   const auto place = allocations_.find(static_cast<const std::byte*>(data));
   if (place == allocations_.end() || place->second.kind != kind) return false;
+  set_traps(place->first, place->second.bytes, Guards::seen);
   allocations_.erase(place);
   return true;
 }
@@ -108,10 +125,18 @@ std::string Memory::guard_report(const std::byte* data, const Allocation& alloca
   return {};
 }
 
+void Memory::set_traps(const std::byte* data, size_t bytes, Guards guards) {
+  for (const std::byte* zone : {data - kGuardBytes, data + bytes}) {
+    guards == Guards::watched ? trap(zone) : lift_trap(zone);
+  }
+}
+
 std::string Memory::check_guards() {
   const std::lock_guard lock(mutex_);
   for (const auto& [data, allocation] : allocations_) {
+    set_traps(data, allocation.bytes, Guards::seen);
     const std::string report = guard_report(data, allocation);
+    set_traps(data, allocation.bytes, Guards::watched);
     if (!report.empty()) return report;
   }
   return {};
@@ -121,8 +146,10 @@ void Memory::restore_guards() {
   const std::lock_guard lock(mutex_);
   for (const auto& [data, allocation] : allocations_) {
     auto* first = const_cast<std::byte*>(data);
+    set_traps(data, allocation.bytes, Guards::seen);
     set_guard(first - kGuardBytes);
     set_guard(first + allocation.bytes);
+    set_traps(data, allocation.bytes, Guards::watched);
   }
 }
 

@@ -21,6 +21,10 @@ void poison(void* data, size_t bytes);
 // A zone before and after memory in use; a write to it is seen later.
 inline constexpr size_t kGuardBytes = 1024;
 void set_guard(std::byte* zone, size_t bytes = kGuardBytes);
+// With AddressSanitizer and Settings::trap_guards, any access to the zone ends the program with a
+// stack trace; lift_trap before the zone is looked at or given back.
+void trap(const std::byte* zone, size_t bytes = kGuardBytes);
+void lift_trap(const std::byte* zone, size_t bytes = kGuardBytes);
 // The offset of the first byte that changed, if any.
 std::optional<size_t> broken_guard(const std::byte* zone, size_t bytes = kGuardBytes);
 
@@ -53,9 +57,11 @@ class Memory {
     std::unique_ptr<std::byte[]> storage;  // alignment, guard, data, guard
     std::unique_ptr<std::byte[]> image;    // device memory: as the host left it
   };
+  enum class Guards { watched, seen };
   using Place = std::map<const std::byte*, Allocation>::iterator;
 
   Place holder(const void* data, size_t bytes);
+  static void set_traps(const std::byte* data, size_t bytes, Guards guards);
   static std::string guard_report(const std::byte* data, const Allocation& allocation);
 
   std::mutex mutex_;

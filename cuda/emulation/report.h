@@ -7,14 +7,13 @@
 
 namespace specrt::emulation {
 
-// Thrown to the loop that runs the device; the device then fails as cudaErrorLaunchFailure.
+// The device then fails as cudaErrorLaunchFailure.
 class DeviceError : public Error {
  public:
   explicit DeviceError(const std::string& text) : Error(ErrorKind::runtime, text) {}
 };
 
-// Ends the kernel that runs with a report that begins with its name, block, warp and lane. On a
-// device thread this does not come back; elsewhere it throws DeviceError.
+// Ends the kernel that runs: throws a DeviceError that begins with kernel, block, warp and lane.
 [[noreturn]] void fail_device(const std::string& text);
 
 }  // namespace specrt::emulation

@@ -16,16 +16,22 @@ constexpr size_t kVariableGuard = 64;  // between variables
 }  // namespace
 
 SharedMemory::SharedMemory()
-    : storage_(new std::byte[kStaticSharedBytes + kMaxDynamicSharedBytes + 3 * kGuardBytes +
-                             kAlignment]) {
+    : storage_bytes_(kStaticSharedBytes + kMaxDynamicSharedBytes + 3 * kGuardBytes + kAlignment) {
+  storage_.reset(new std::byte[storage_bytes_]);
   const auto first = reinterpret_cast<uintptr_t>(storage_.get());
   base_ = storage_.get() + (kAlignment - first % kAlignment) % kAlignment;
   dynamic_ = base_ + 2 * kGuardBytes + kStaticSharedBytes;
 }
 
-size_t SharedMemory::size() const { return static_cast<size_t>(dynamic_ - base_) + dynamic_bytes_; }
+SharedMemory::~SharedMemory() { lift_trap(storage_.get(), storage_bytes_); }
+
+std::string SharedMemory::end() {
+  lift_trap(storage_.get(), storage_bytes_);
+  return check_guards();
+}
 
 void SharedMemory::begin(size_t dynamic_bytes) {
+  lift_trap(storage_.get(), storage_bytes_);
   dynamic_bytes_ = dynamic_bytes;
   static_used_ = kGuardBytes;
   variables_.clear();
@@ -33,6 +39,8 @@ void SharedMemory::begin(size_t dynamic_bytes) {
   set_guard(dynamic_ - kGuardBytes);
   poison(dynamic_, dynamic_bytes);
   set_guard(dynamic_ + dynamic_bytes);
+  trap(base_, kGuardBytes + kStaticSharedBytes + kGuardBytes);
+  trap(dynamic_ + dynamic_bytes);
 }
 
 std::byte* SharedMemory::variable(const void* key, size_t bytes, size_t alignment) {
@@ -45,6 +53,7 @@ std::byte* SharedMemory::variable(const void* key, size_t bytes, size_t alignmen
   }
   static_used_ = offset + bytes + kVariableGuard;
   std::byte* data = base_ + offset;
+  lift_trap(data, bytes);
   poison(data, bytes);
   variables_.push_back({key, data, bytes});
   return data;

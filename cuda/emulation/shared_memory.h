@@ -15,8 +15,12 @@ inline constexpr size_t kMaxDynamicSharedBytes = 227 << 10;
 class SharedMemory {
  public:
   SharedMemory();
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+  ~SharedMemory();
 
   void begin(size_t dynamic_bytes);
+  std::string end();  // what is wrong with the guard zones; empty if nothing is
   std::byte* dynamic() const { return dynamic_; }
   size_t dynamic_bytes() const { return dynamic_bytes_; }
 
@@ -26,10 +30,7 @@ class SharedMemory {
   // Whether [data, data + bytes) lies in one variable or in dynamic memory.
   bool holds(const void* data, size_t bytes) const;
   size_t offset(const void* data) const;  // from the start of all shared memory
-  size_t size() const;
   std::byte* base() const { return base_; }
-
-  std::string check_guards() const;  // what is wrong; empty if nothing is
 
  private:
   struct Variable {
@@ -38,7 +39,10 @@ class SharedMemory {
     size_t bytes;
   };
 
+  std::string check_guards() const;
+
   std::unique_ptr<std::byte[]> storage_;
+  size_t storage_bytes_;
   std::byte* base_ = nullptr;
   std::byte* dynamic_ = nullptr;
   size_t dynamic_bytes_ = 0;

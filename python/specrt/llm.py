@@ -11,6 +11,7 @@ from typing import SupportsIndex
 
 from specrt import _core
 from specrt.bundle import Bundle, open_bundle
+from specrt.conversation import Conversation, conversations_of
 from specrt.curves import mismatch
 from specrt.methods import MethodChoice, choose_method
 from specrt.outputs import RequestOutput, StreamChunk, output_of
@@ -142,6 +143,37 @@ class LLM:
                 f"{self.bundle.path}",
                 stacklevel=3,
             )
+
+    def chat(
+        self,
+        messages: Conversation | Sequence[Conversation],
+        sampling_params: SamplingParams | None = None,
+    ) -> list[RequestOutput]:
+        """Answers conversations, through the chat template of the bundle.
+
+        Args:
+            messages: a conversation, as a list of {"role", "content"}, or a list of conversations.
+            sampling_params: as for `generate`.
+
+        Returns:
+            One output for each conversation, in order; append its text as the assistant's message
+            and call again to go on.
+
+        Raises:
+            ValueError: the bundle has no chat template, something is not a message, the template
+                refuses the messages, or they do not fit into the context.
+            Error: the runtime failed; the next call starts afresh.
+        """
+        params = sampling_params or SamplingParams()
+        prompts = [self.tokenizer.encode_chat(one) for one in conversations_of(messages)]
+        return [self._complete(prompt_ids, params) for prompt_ids in prompts]
+
+    def chat_stream(
+        self, messages: Conversation, sampling_params: SamplingParams | None = None
+    ) -> Iterator[StreamChunk]:
+        """Answers one conversation as `chat` does and yields the answer as `stream` does."""
+        params = sampling_params or SamplingParams()
+        return self._stream(self.tokenizer.encode_chat(messages), params)
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
         try:

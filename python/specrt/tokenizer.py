@@ -1,16 +1,20 @@
 """Text to tokens and back, and chat templates."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as HfTokenizer
 
 from specrt._core import Error
+from specrt.conversation import Conversation, checked_conversation
 from specrt.json_file import read_bytes, read_json
+
+if TYPE_CHECKING:
+    from specrt.chat_template import ChatTemplate
 
 _TOKENIZER_LIMIT = 256 << 20  # bytes
 
@@ -50,7 +54,10 @@ class Tokenizer:
             ValueError: `text` holds half of a surrogate pair.
             Error: the tokenizer is damaged.
         """
-        text.encode()
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("the text holds half of a surrogate pair; it is not Unicode") from None
         with library_errors(f"{self._file} cannot encode the text", Error):
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
@@ -72,51 +79,48 @@ class Tokenizer:
         return isinstance(self._config.get("chat_template"), str)
 
     def apply_chat_template(
-        self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
+        self, messages: Conversation, *, add_generation_prompt: bool = True
     ) -> str:
         """Renders `messages` ({"role", "content"} each) as the model was trained to read them.
 
-        The template comes with the model and is not trusted: it runs in jinja2's sandbox.
-
         Raises:
-            ValueError: the bundle has no template, or the template refuses the messages.
-            Error: the template is damaged.
+            ValueError: the bundle has no template, the messages are none, or the template refuses
+                them; `chat_template.py` says how a template is kept in bounds.
         """
+        return self._chat_template.render(
+            checked_conversation(messages),
+            add_generation_prompt=add_generation_prompt,
+            tools=None,
+            documents=None,
+            **self._special_tokens(),
+        )
+
+    def encode_chat(self, messages: Conversation) -> list[int]:
+        """Token ids of a conversation, up to where the assistant answers.
+
+        A template writes the special tokens itself, so none are added to what it makes.
+        """
+        return self.encode(self.apply_chat_template(messages), add_special_tokens=False)
+
+    @cached_property
+    def _chat_template(self) -> "ChatTemplate":
         if not self.has_chat_template:
-            raise ValueError("this bundle has no chat template; pass plain prompts instead")
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        class RefusedError(TemplateError):
-            """The template's own word on the messages."""
-
-        def raise_exception(message: object) -> None:
-            raise RefusedError(str(message))
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = raise_exception
-        tokens = {
-            name: self._special_token(name) for name in ("bos_token", "eos_token", "pad_token")
-        }
-        try:
-            template = environment.from_string(self._config["chat_template"])
-            text = template.render(
-                messages=[dict(message) for message in messages],
-                add_generation_prompt=add_generation_prompt,
-                **tokens,
+            raise ValueError(
+                "this bundle has no chat template; complete plain prompts with LLM.generate or "
+                "`specrt generate --raw`"
             )
-            text.encode()  # refuses half of a surrogate pair
-            return text
-        except RefusedError as error:
-            raise ValueError(f"the chat template refuses the messages: {error}") from None
-        except Exception as error:  # a template is a program, so it can raise anything
-            raise Error(f"the chat template of {self._folder} failed: {error!r}") from None
+        from specrt.chat_template import ChatTemplate  # jinja2 only where a conversation needs it
 
-    def _special_token(self, name: str) -> str:
-        token = self._config.get(name)
-        if isinstance(token, dict):
-            token = token.get("content")
-        return token if isinstance(token, str) else ""
+        return ChatTemplate(self._config["chat_template"])
+
+    def _special_tokens(self) -> dict[str, str]:
+        """bos_token and its like, those that the tokenizer has."""
+        tokens = {}
+        for name, token in self._config.items():
+            text = token.get("content") if isinstance(token, dict) else token
+            if name.endswith("_token") and isinstance(text, str):
+                tokens[name] = text
+        return tokens
 
 
 class IncrementalDecoder:

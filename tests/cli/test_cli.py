@@ -13,7 +13,7 @@ import pytest
 from specrt.bundle import open_bundle
 from specrt.cli.main import main
 
-COMMANDS = ("demo", "build", "generate", "bench", "inspect", "tune")
+COMMANDS = ("demo", "build", "generate", "chat", "bench", "inspect", "tune")
 PROMPT = "Hello"
 
 

@@ -15,6 +15,7 @@ constexpr uint64_t kSeeds = 20;
 emulation::Settings seeded(uint64_t seed) {
   emulation::Settings settings = Rig::quiet();
   settings.seed = seed;
+  settings.trap_guards = false;  // the report is what is tested
   return settings;
 }
 
@@ -130,7 +131,7 @@ TEST_CASE("asynchronous copies that are wrong are reported") {
 }
 
 TEST_CASE("a device error is sticky until the device is reset") {
-  Rig rig;
+  Rig rig(seeded(1));
   DeviceArray<uint4> in(rig, values()), out(kValues);
   launch(rig.stream(), write_behind_the_end, 1, kThreads, 0, {in.data(), out.data()});
   CHECK(cudaStreamSynchronize(rig.stream()) == cudaErrorLaunchFailure);
@@ -143,7 +144,7 @@ TEST_CASE("a device error is sticky until the device is reset") {
       launch(rig.stream(), copy_with_proxy_fence, 1, kThreads, kSharedBytes, {nullptr, nullptr}),
       doctest::Contains("unspecified launch failure"), Error);
   CHECK_FALSE(emulation::report().empty());
-  emulation::reset(Rig::quiet());
+  emulation::reset(seeded(1));
   CHECK(cudaStreamSynchronize(rig.stream()) == cudaSuccess);
   CHECK(emulation::report().empty());
 }

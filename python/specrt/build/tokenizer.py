@@ -5,13 +5,13 @@ from pathlib import Path
 
 from specrt.build.errors import BuildError
 from specrt.build.json_file import TOKENIZER_LIMIT, read_json
+from specrt.chat_template import MAX_TEMPLATE_CHARACTERS
 from specrt.json_file import read_bytes
 from specrt.tokenizer import library_errors
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
-_TEMPLATE_LIMIT = 1 << 20
 
 
 def read_vocabulary(folder: Path, vocab: int) -> dict[str, int] | None:
@@ -54,8 +54,8 @@ def copy_tokenizer(source: Path, bundle: Path) -> None:
     config, template = source / TOKENIZER_CONFIG, source / CHAT_TEMPLATE
     settings = read_json(config, TOKENIZER_LIMIT) if config.exists() else {}
     if template.exists():
-        if template.stat().st_size > _TEMPLATE_LIMIT:
-            raise BuildError(f"{template} is larger than {_TEMPLATE_LIMIT} bytes")
+        if template.stat().st_size > MAX_TEMPLATE_CHARACTERS:
+            raise BuildError(f"{template} is larger than {MAX_TEMPLATE_CHARACTERS} bytes")
         try:
             settings["chat_template"] = template.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:

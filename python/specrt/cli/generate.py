@@ -13,10 +13,12 @@ from specrt.cli.options import (
     add_bundle,
     add_drafting,
     add_method,
+    add_sampling,
     add_threads,
-    count,
     named_bundle,
+    sampling_params,
 )
+from specrt.cli.summary import summary
 from specrt.eval.prompts import Prompt, encode_prompt, read_prompts
 from specrt.llm import LLM
 from specrt.outputs import RequestOutput
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_method(parser)
     add_drafting(parser)
-    _add_sampling(parser)
+    add_sampling(parser, max_tokens=256)
     style = parser.add_mutually_exclusive_group()
     style.add_argument("--chat", action="store_true", help="require the chat template")
     style.add_argument(
@@ -63,51 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_threads(parser)
 
 
-def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--max-tokens", type=count, default=256, metavar="N", help="default: %(default)s")
-    add(
-        "--temperature",
-        type=float,
-        default=0.0,
-        metavar="T",
-        help="0 takes the likeliest token (default: 0)",
-    )
-    add("--top-k", type=int, default=0, metavar="K", help="0 keeps all (default: 0)")
-    add("--top-p", type=float, default=1.0, metavar="P", help="default: 1")
-    add("--min-p", type=float, default=0.0, metavar="P", help="default: 0")
-    add(
-        "--stop",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="end before this text; may be given several times",
-    )
-    add("--min-tokens", type=int, default=0, metavar="N", help="no stop before (default: 0)")
-    add("--repetition-penalty", type=float, default=1.0, metavar="R", help="default: 1")
-    add("--frequency-penalty", type=float, default=0.0, metavar="F", help="default: 0")
-    add("--presence-penalty", type=float, default=0.0, metavar="F", help="default: 0")
-    add("--seed", type=int, metavar="S", help="for the same tokens again (default: random)")
-
-
 def run(args: argparse.Namespace) -> int:
     """Completes all prompts."""
     prompts = _prompts(args)
     if args.stream and args.jsonl:
         raise ValueError("--stream prints text and --jsonl writes JSON; use one of them")
-    params = SamplingParams(
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        max_tokens=args.max_tokens,
-        seed=args.seed,
-        stop=args.stop,
-        min_tokens=args.min_tokens,
-        repetition_penalty=args.repetition_penalty,
-        frequency_penalty=args.frequency_penalty,
-        presence_penalty=args.presence_penalty,
-    )
+    params = sampling_params(args)
     llm = LLM(
         named_bundle(args.bundle),
         args.method,
@@ -184,18 +147,3 @@ def _json_row(prompt: Prompt, output: RequestOutput) -> dict[str, Any]:
             and asdict(drafting) | {"draft_acceptance_rate": drafting.draft_acceptance_rate},
         },
     }
-
-
-def summary(output: RequestOutput) -> str:
-    """One line about a completion: what ran, and how fast."""
-    metrics = output.metrics
-    parts = [
-        output.method,
-        f"{metrics.completion_tokens} tokens ({output.finish_reason})",
-        f"{metrics.tokens_per_second:,.0f} tokens/s",
-        f"first after {metrics.ttft_ms:.0f} ms",
-    ]
-    if metrics.speculative_decoding is not None:
-        tokens = metrics.speculative_decoding.mean_acceptance_length
-        parts.append(f"{tokens:.2f} tokens a round")
-    return f"[{', '.join(parts)}]"

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from specrt import Error, __version__
 from specrt.build.errors import BuildError
-from specrt.cli import bench, build, demo, generate, inspect, tune
+from specrt.cli import bench, build, chat, demo, generate, inspect, tune
 
 FAILED = 1
 WRONG_ARGUMENTS = 2
@@ -20,6 +20,7 @@ _EPILOG = """examples:
   specrt demo
   specrt build MODEL --draft SMALL_MODEL -o BUNDLE
   specrt generate BUNDLE "Write a haiku about compilers."
+  specrt chat BUNDLE
 
 Wherever a BUNDLE is asked for, the word "demo" means the packaged demo models.
 """
@@ -29,6 +30,7 @@ _COMMANDS = {
     "demo": demo,
     "build": build,
     "generate": generate,
+    "chat": chat,
     "bench": bench,
     "inspect": inspect,
     "tune": tune,

@@ -6,6 +6,9 @@ from pathlib import Path
 from specrt.bundle import Bundle, open_bundle
 from specrt.demo import DEMO, bundle_path
 from specrt.methods import METHODS
+from specrt.sampling_params import SamplingParams
+
+_UNLIMITED = 2**31 - 1  # tokens; the context ends before
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +43,57 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="NAME",
         help=f"{', '.join(METHODS)}; the output is the same (default: %(default)s)",
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser, *, max_tokens: int | None) -> None:
+    """Adds how tokens are chosen and when to end; `sampling_params` reads it.
+
+    Args:
+        parser: of the command.
+        max_tokens: the default; None is the end of the context.
+    """
+    add = parser.add_argument
+    ending = "%(default)s" if max_tokens else "up to the end of the context"
+    add("--max-tokens", type=count, default=max_tokens, metavar="N", help=f"default: {ending}")
+    add(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="0 takes the likeliest token (default: 0)",
+    )
+    add("--top-k", type=int, default=0, metavar="K", help="0 keeps all (default: 0)")
+    add("--top-p", type=float, default=1.0, metavar="P", help="default: 1")
+    add("--min-p", type=float, default=0.0, metavar="P", help="default: 0")
+    add(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end before this text; may be given several times",
+    )
+    add("--min-tokens", type=int, default=0, metavar="N", help="no stop before (default: 0)")
+    add("--repetition-penalty", type=float, default=1.0, metavar="R", help="default: 1")
+    add("--frequency-penalty", type=float, default=0.0, metavar="F", help="default: 0")
+    add("--presence-penalty", type=float, default=0.0, metavar="F", help="default: 0")
+    add("--seed", type=int, metavar="S", help="for the same tokens again (default: random)")
+
+
+def sampling_params(args: argparse.Namespace) -> SamplingParams:
+    """What `add_sampling` added, as the library takes it."""
+    return SamplingParams(
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        max_tokens=args.max_tokens or _UNLIMITED,
+        seed=args.seed,
+        stop=args.stop,
+        min_tokens=args.min_tokens,
+        repetition_penalty=args.repetition_penalty,
+        frequency_penalty=args.frequency_penalty,
+        presence_penalty=args.presence_penalty,
     )
 
 

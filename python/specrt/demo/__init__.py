@@ -5,10 +5,11 @@ model card.
 """
 
 import hashlib
-import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
+
+from specrt.xdg import xdg_folder
 
 DEMO = "demo"
 _MODELS = Path(__file__).parent
@@ -40,9 +41,7 @@ def bundle_path(progress: bool = False) -> Path:
 
 def cache_folder() -> Path:
     """Where specrt keeps what it can make again: $XDG_CACHE_HOME/specrt or ~/.cache/specrt."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    return folder / "specrt"
+    return xdg_folder("XDG_CACHE_HOME", ".cache")
 
 
 def _sources_hash() -> str:

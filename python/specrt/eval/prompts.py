@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +90,4 @@ def encode_prompt(tokenizer: Tokenizer, text: str, *, raw: bool = False) -> list
     """Token ids of a user's text: through the chat template where there is one, unless `raw`."""
     if raw or not tokenizer.has_chat_template:
         return tokenizer.encode(text)
-    return encode_chat(tokenizer, [{"role": "user", "content": text}])
-
-
-def encode_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Token ids of a conversation that the model is to answer.
-
-    A template writes the special tokens itself, so none are added to what it makes.
-    """
-    rendered = tokenizer.apply_chat_template(messages)
-    return tokenizer.encode(rendered, add_special_tokens=False)
+    return tokenizer.encode_chat([{"role": "user", "content": text}])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from statistics import median
 
-from specrt.eval.prompts import Prompt, encode_chat, encode_prompt
+from specrt.eval.prompts import Prompt, encode_prompt
 from specrt.llm import LLM
 from specrt.outputs import RequestOutput, Round
 from specrt.sampling_params import SamplingParams
@@ -82,7 +82,7 @@ def converse(llm: LLM, prompt: Prompt, params: SamplingParams, *, raw: bool) -> 
     for turn in prompt.follow_ups:
         messages.append({"role": "assistant", "content": answers[-1].text})
         messages.append({"role": "user", "content": turn})
-        ids = encode_chat(llm.tokenizer, messages)
+        ids = llm.tokenizer.encode_chat(messages)
         if len(ids) >= llm.core.context:
             break
         answers += llm.generate([ids], params)
