@@ -24,6 +24,7 @@ struct Schedule {
   static constexpr int kGroups = kPairGroups;
   static constexpr int kWarps = 8 / kPairGroups;  // of a group
   static constexpr unsigned kThreads = 256;
+  static constexpr unsigned kBlocks = kWarps > 1 ? 2 : 1;   // of an SM, by registers
   static constexpr int32_t kPairs = kGroups * kGroupPairs;  // of a block
   static constexpr int kScoreTiles = kTile / 8 / kWarps;    // 8 positions each, of a warp
   static constexpr int kValueTiles = kDim / 8 / kWarps;     // 8 components each, of a warp
@@ -34,19 +35,21 @@ struct Schedule {
 };
 
 // Lines of bf16 whose 16-byte chunks are swizzled, so that ldmatrix reads 8 neighbouring lines
-// without bank conflicts.
+// without bank conflicts: groups of 8 chunks (4 where a line is not a multiple of 128 bytes) are
+// permuted by bits of the line.
 template <int kDim>
 class Lines {
  public:
-  explicit __device__ Lines(bf16_bits* data) : data_(data) {}
+  explicit __device__ Lines(bf16_bits* data) : data_(reinterpret_cast<std::byte*>(data)) {}
 
-  __device__ __forceinline__ bf16_bits* chunk(int32_t line, int32_t chunk) const {
-    const int32_t swizzled = kDim % 64 == 0 ? chunk ^ (line % 8) : chunk ^ (line / 2 % 4);
-    return data_ + line * kDim + swizzled * 8;
+  __device__ __forceinline__ void* chunk(int32_t line, int32_t chunk) const {
+    constexpr int32_t kGroup = kDim % 64 == 0 ? 8 : 4;
+    const int32_t key = line / (8 / kGroup) % kGroup * 16;
+    return data_ + ((line * kDim * 2 + key) ^ (chunk % kGroup * 16)) + chunk / kGroup * kGroup * 16;
   }
 
  private:
-  bf16_bits* data_;
+  std::byte* data_;
 };
 
 // What a block does; the same in all its threads.
@@ -122,9 +125,18 @@ struct Cache {
   __device__ __forceinline__ void clear(int32_t line) const {
     const auto chunk = static_cast<int32_t>(threadIdx.x);
     if (chunk >= S::kDim / 8) return;
-    *reinterpret_cast<uint4*>(key_lines.chunk(line, chunk)) = make_uint4(0, 0, 0, 0);
-    *reinterpret_cast<uint4*>(value_lines.chunk(line, chunk)) = make_uint4(0, 0, 0, 0);
+    *static_cast<uint4*>(key_lines.chunk(line, chunk)) = make_uint4(0, 0, 0, 0);
+    *static_cast<uint4*>(value_lines.chunk(line, chunk)) = make_uint4(0, 0, 0, 0);
   }
+};
+
+// A tile as a warp takes it: from logical position `at` on, for the pairs of `row` or of all rows.
+// Position at + 32 j + lane is in line lines[j].
+struct Item {
+  int32_t at;
+  int32_t lines[2];
+  int32_t row;
+  bool busy;  // the group sees any of it
 };
 
 // The 16 pairs of a warp's group: queries, and (m, l, o) of the split so far. A lane holds two of
@@ -133,7 +145,9 @@ template <typename S>
 class Pairs {
  public:
   __device__ Pairs(const AttentionArgs& args, const Block& block, bf16_bits* shared)
-      : scale_(args.scale * kLog2e), queries_(shared + 2 * kLines * S::kDim) {
+      : scale_(args.scale * kLog2e),
+        value_tiles_(args.kv.head_dim / 8 / S::kWarps),
+        queries_(shared + 2 * kLines * S::kDim) {
     const auto warp = static_cast<int32_t>(warp_index()), lane = static_cast<int32_t>(lane_index());
     part_ = warp % S::kWarps;
     i_ = lane / 4;
@@ -177,19 +191,16 @@ class Pairs {
     return block.first_row + (end_pair_ - 1) / block.group;
   }
 
-  // Takes up the tile from position `at` on, for the pairs of `row` or of all rows. Position
-  // at + 32 j + lane is in line lines[j]. All warps of the block call it together: those with
-  // nothing to do are not `busy`.
-  __device__ __forceinline__ void attend(const Cache<S>& cache, int32_t at,
-                                         const int32_t (&lines)[2], int32_t row, bool busy) {
+  // Takes up a tile. All warps of the block call it together.
+  __device__ __forceinline__ void attend(const Cache<S>& cache, const Item& item) {
     float s[kTile / 8][4];
-    if (busy) score(cache, lines, s);
+    if (item.busy) score(cache, item.lines, s);
     if constexpr (S::kWarps > 1) {
       sync_block();
-      if (busy) collect(s);
+      if (item.busy) collect(s);
     }
-    if (!busy) return;
-    mask(at, row, s);
+    if (!item.busy) return;
+    mask(item.at, item.row, s);
     float m[2], l[2];
     soften(s, m, l);
     Fold fold[2];
@@ -202,9 +213,12 @@ class Pairs {
     pack_weights(s, p);
 #pragma unroll
     for (int n = 0; n < S::kValueTiles; ++n) {
+      // Always goes on, which the assembler cannot know: it would start all chains at once, more
+      // than registers hold.
+      if (n % 2 == 0 && n >= value_tiles_) break;
       float o[4] = {};
       chain_values(o, p, [&](int j, uint32_t(&b)[4]) {
-        ldmatrix_x4_trans(b, cache.value_lines.chunk(lines[j], part_ * S::kValueTiles + n));
+        ldmatrix_x4_trans(b, cache.value_lines.chunk(item.lines[j], part_ * S::kValueTiles + n));
       });
 #pragma unroll
       for (int c = 0; c < 4; ++c) fold_into(o_[n][c], o[c], fold[c / 2]);
@@ -297,8 +311,9 @@ class Pairs {
   }
 
   float scale_;
-  int32_t part_;  // of the warps of the group
-  int32_t i_;     // the lane's pairs are i and i + 8 of the group
+  int32_t value_tiles_;  // S::kValueTiles
+  int32_t part_;         // of the warps of the group
+  int32_t i_;            // the lane's pairs are i and i + 8 of the group
   int32_t t_;
   Lines<S::kDim> queries_;  // of all groups
   int32_t first_line_;      // of the group
@@ -311,28 +326,6 @@ class Pairs {
   float l_[2] = {};
   float o_[S::kValueTiles][4] = {};
 };
-
-// The tiles that lie below base: slots are positions, and all rows share them.
-template <typename S>
-__device__ __forceinline__ void attend_prefix(const Cache<S>& cache, const Block& block,
-                                              Pairs<S>& pairs) {
-  const int32_t begin = block.begin / kTile * kTile;
-  const int32_t end = min_i32(block.end, block.base / kTile * kTile);
-  const auto fetch = [&](int32_t i) {
-    const int32_t at = begin + i * kTile;
-    if (at < end) cache.fetch(i % kStages * kTile, at, kTile);
-    cp_async_commit();
-  };
-  for (int32_t i = 0; i < kStages - 1; ++i) fetch(i);
-  for (int32_t i = 0; begin + i * kTile < end; ++i) {
-    cp_async_wait<kStages - 2>();
-    sync_block();  // tile i has come; nobody reads the lines of tile i - 1 or its scores any more
-    fetch(i + kStages - 1);
-    const int32_t line = i % kStages * kTile + static_cast<int32_t>(lane_index());
-    pairs.attend(cache, begin + i * kTile, {line, line + 32}, kAllRows, pairs.exist());
-  }
-  cp_async_wait<0>();
-}
 
 // The bit of the k-th of more than k set bits.
 __device__ __forceinline__ int32_t select_bit(uint64_t bits, int32_t k) {
@@ -355,36 +348,83 @@ __device__ __forceinline__ int32_t line_of(const Row& row, int32_t position) {
   return k < __popcll(row.sees) ? kFirstNewLine + select_bit(row.sees, k) : kZeroLine;
 }
 
-// The tiles from the one with base on. The slots of their positions differ from row to row, so each
-// row is taken by itself, with the list of its own path; rows of a chain share the longest list.
+// The tiles of a split, in the order in which they are folded.
+//
+// Tiles below base: slots are positions, and all rows share them. From the tile with base on, the
+// slots of positions differ from row to row, so each row is taken by itself, with the list of its
+// own path; rows of a chain share the longest list.
 template <typename S>
-__device__ __forceinline__ void attend_new(const AttentionArgs& args, const Cache<S>& cache,
-                                           const Block& block, Pairs<S>& pairs) {
-  const int32_t first = block.base / kTile * kTile;
-  if (block.end <= first) return;
-  sync_block();  // nobody reads the lines of the prefix any more
-  cache.fetch(0, first, block.base - first);
-  cache.fetch(kFirstNewLine, block.base, block.end_row);
-  cache.clear(kZeroLine);
-  cp_async_commit();
-  cp_async_wait<0>();
-  sync_block();
-  const int32_t group_rows = (kGroupPairs + block.group - 2) / block.group + 1;  // at most
-  const int32_t lists = block.chain ? 1 : group_rows;
-  const int32_t begin = max_i32(first, block.begin / kTile * kTile);
-  for (int32_t list = 0; list < lists; ++list) {
-    const int32_t index = block.chain ? pairs.last_row(block) : pairs.first_row(block) + list;
-    const bool exists = pairs.exist() && index <= pairs.last_row(block);
-    const Row row = exists ? row_at(args.rows, block.segment * args.rows.capacity + index) : Row{};
-    const int32_t end = sight_of(row, args.kv.window).end;
-    for (int32_t at = begin; at < block.end; at += kTile) {
-      const int32_t x = at + static_cast<int32_t>(lane_index());
-      const int32_t lines[2] = {line_of(row, x), line_of(row, x + 32)};
-      pairs.attend(cache, at, lines, block.chain ? kAllRows : index, exists && at < end);
-      if constexpr (S::kWarps > 1) sync_block();  // the scores have been read
-    }
+class Walk {
+ public:
+  __device__ Walk(const AttentionArgs& args, const Block& block, const Cache<S>& cache,
+                  const Pairs<S>& pairs)
+      : args_(args), block_(block), cache_(cache), begin_(block.begin / kTile * kTile) {
+    const int32_t edge = block.base / kTile * kTile;
+    new_begin_ = max_i32(begin_, edge);
+    prefix_tiles_ = max_i32(0, (min_i32(block.end, edge) - begin_) / kTile);
+    new_tiles_ = max_i32(0, (block.end - new_begin_ + kTile - 1) / kTile);
+    const int32_t most_rows = (kGroupPairs + block.group - 2) / block.group + 1;  // of a group
+    lists_ = block.chain ? 1 : most_rows;
+    first_row_ = block.chain ? pairs.last_row(block) : pairs.first_row(block);
+    end_row_ = pairs.exist() ? pairs.last_row(block) + 1 : 0;
+    for (int32_t i = 0; i < kStages - 1; ++i) fetch_prefix(i);
   }
-}
+
+  __device__ int32_t count() const { return prefix_tiles_ + lists_ * new_tiles_; }
+
+  // Item i, when its lines have come and nobody reads those of item i - 1, or its scores, any more.
+  __device__ __forceinline__ Item item(int32_t i) const {
+    if (i < prefix_tiles_) {
+      cp_async_wait<kStages - 2>();
+      sync_block();
+      fetch_prefix(i + kStages - 1);
+      const int32_t line = i % kStages * kTile + static_cast<int32_t>(lane_index());
+      return {begin_ + i * kTile, {line, line + 32}, kAllRows, end_row_ > 0};
+    }
+    sync_block();
+    if (i == prefix_tiles_) load_new();
+    return new_item(i - prefix_tiles_);
+  }
+
+ private:
+  __device__ __forceinline__ void fetch_prefix(int32_t i) const {
+    if (i < prefix_tiles_) cache_.fetch(i % kStages * kTile, begin_ + i * kTile, kTile);
+    cp_async_commit();
+  }
+
+  __device__ __forceinline__ void load_new() const {
+    const int32_t edge = block_.base / kTile * kTile;
+    cache_.fetch(0, edge, block_.base - edge);
+    cache_.fetch(kFirstNewLine, block_.base, block_.end_row);
+    cache_.clear(kZeroLine);
+    cp_async_commit();
+    cp_async_wait<0>();
+    sync_block();
+  }
+
+  __device__ __forceinline__ Item new_item(int32_t i) const {
+    const int32_t index = first_row_ + i / new_tiles_;
+    const int32_t at = new_begin_ + i % new_tiles_ * kTile;
+    if (index >= end_row_) return {at, {kZeroLine, kZeroLine}, index, false};
+    const Row row = row_at(args_.rows, block_.row(args_, index));
+    const int32_t x = at + static_cast<int32_t>(lane_index());
+    return {at,
+            {line_of(row, x), line_of(row, x + 32)},
+            block_.chain ? kAllRows : index,
+            at < row.base + __popcll(row.sees)};
+  }
+
+  const AttentionArgs& args_;
+  const Block& block_;
+  const Cache<S>& cache_;
+  int32_t begin_;
+  int32_t new_begin_;
+  int32_t prefix_tiles_;
+  int32_t new_tiles_;
+  int32_t lists_;      // of every group, so that all warps meet at the same barriers
+  int32_t first_row_;  // of the group's lists
+  int32_t end_row_;
+};
 
 // attention: (m, l, o) of each row, query head and split: the softmax of scale q . K over the
 //   positions of the split that the row sees, times V
@@ -396,7 +436,7 @@ __device__ __forceinline__ void attend_new(const AttentionArgs& args, const Cach
 // numbers: fold.h; positions are logical, so a row's path gives the same bits as a chain or in a
 // tree needs e in 64, 96, 128; slots within the cache; finite values in all slots below base
 template <typename S>
-__global__ void __launch_bounds__(S::kThreads)
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     attention_kernel(const __grid_constant__ AttentionArgs args) {
   pdl_wait();
   const Block block = describe<S>(args);
@@ -405,8 +445,9 @@ __global__ void __launch_bounds__(S::kThreads)
   const Cache<S> cache(args, block, shared);
   Pairs<S> pairs(args, block, shared);
   pairs.fetch(args, block);
-  attend_prefix(cache, block, pairs);
-  attend_new(args, cache, block, pairs);
+  const Walk<S> walk(args, block, cache, pairs);
+  for (int32_t i = 0; i < walk.count(); ++i) pairs.attend(cache, walk.item(i));
+  cp_async_wait<0>();
   pairs.store(args, block);
 }
 

@@ -68,19 +68,35 @@ AttentionStep::AttentionStep(const AttentionShape& shape_, size_t count, uint64_
   fill(q, count * static_cast<size_t>(shape.capacity) * query_values());
 }
 
-void AttentionStep::copy_row(size_t from, int32_t i, AttentionStep& other, size_t to,
-                             int32_t j) const {
-  const auto bytes = static_cast<size_t>(shape.dim) * sizeof(bf16_bits);
-  AttentionStep& self = const_cast<AttentionStep&>(*this);
-  const int32_t source = sequences[from].base + i, target = other.sequences[to].base + j;
+void AttentionStep::copy_slot(const AttentionStep& from, size_t s, int32_t slot, size_t to,
+                              int32_t to_slot) {
   for (int32_t head = 0; head < shape.kv_heads; ++head) {
-    std::memcpy(other.key(to, head, target), self.key(from, head, source), bytes);
-    std::memcpy(other.value(to, head, target), self.value(from, head, source), bytes);
+    for (int32_t d = 0; d < shape.dim; ++d) {
+      const size_t source = from.at(head, slot) + static_cast<size_t>(d);
+      const size_t target = at(head, to_slot) + static_cast<size_t>(d);
+      sequences[to].keys[target] = from.sequences[s].keys[source];
+      sequences[to].values[target] = from.sequences[s].values[source];
+    }
   }
-  if (j < 0 || j >= other.shape.capacity || i < 0) return;
-  std::memcpy(other.query(to * static_cast<size_t>(other.shape.capacity) + static_cast<size_t>(j)),
-              self.query(from * static_cast<size_t>(shape.capacity) + static_cast<size_t>(i)),
-              query_values() * sizeof(bf16_bits));
+}
+
+void AttentionStep::copy_query(const AttentionStep& from, size_t row, size_t to_row) {
+  const size_t n = query_values();
+  std::copy_n(from.q.begin() + static_cast<ptrdiff_t>(row * n), n,
+              q.begin() + static_cast<ptrdiff_t>(to_row * n));
+}
+
+void AttentionStep::fill_slot(size_t s, int32_t slot, bf16_bits bits) {
+  for (int32_t head = 0; head < shape.kv_heads; ++head) {
+    const auto begin = static_cast<ptrdiff_t>(at(head, slot));
+    std::fill_n(sequences[s].keys.begin() + begin, shape.dim, bits);
+    std::fill_n(sequences[s].values.begin() + begin, shape.dim, bits);
+  }
+}
+
+void AttentionStep::fill_query(size_t row, bf16_bits bits) {
+  const size_t n = query_values();
+  std::fill_n(q.begin() + static_cast<ptrdiff_t>(row * n), n, bits);
 }
 
 std::vector<bf16_bits> AttentionStep::run(Rig& rig) const {

@@ -2,7 +2,6 @@
 // each row, computed by plain loops.
 #pragma once
 
-#include <optional>
 #include <random>
 
 #include "cuda/kernels.h"
@@ -39,18 +38,16 @@ class AttentionStep {
   int32_t positions = 0;  // 0: all slots
   RowSelect select = RowSelect::all;
 
-  bf16_bits* query(size_t row) { return q.data() + row * query_values(); }
-  bf16_bits* key(size_t sequence, int32_t head, int32_t slot) {
-    return sequences[sequence].keys.data() + at(head, slot);
-  }
-  bf16_bits* value(size_t sequence, int32_t head, int32_t slot) {
-    return sequences[sequence].values.data() + at(head, slot);
-  }
   size_t query_values() const { return static_cast<size_t>(shape.heads * shape.dim); }
 
-  // Copies a row with its query, keys and values: of sequence `from`, row `i`, to slot base + j of
-  // sequence `to` of another step of the same shape.
-  void copy_row(size_t from, int32_t i, AttentionStep& other, size_t to, int32_t j) const;
+  // Takes over the keys and values of a slot, or a query, from a step with the same heads.
+  void copy_slot(const AttentionStep& from, size_t sequence, int32_t slot, size_t to_sequence,
+                 int32_t to_slot);
+  void copy_query(const AttentionStep& from, size_t row, size_t to_row);
+
+  // Makes every value of a slot, or of a query, `bits`.
+  void fill_slot(size_t sequence, int32_t slot, bf16_bits bits);
+  void fill_query(size_t row, bf16_bits bits);
 
   // Runs the op; (n,he), kUntouched where nothing was written.
   std::vector<bf16_bits> run(Rig& rig) const;
