@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A folder of cpp/ may include itself and these.
+# A folder of cpp/, or cuda/ and its emulation/, may include itself and these.
 ALLOWED_INCLUDES = {
     "base": {"base"},
     "device": {"base", "device"},
@@ -21,13 +21,18 @@ ALLOWED_INCLUDES = {
     "decode": {"base", "device", "engine", "decode", "specrt"},
     "include": {"specrt"},
     "api": {"base", "device", "engine", "decode", "cpu", "specrt"},
+    "cuda": {"base", "device", "cuda"},
+    "emulation": {"base", "cuda"},
 }
+# In cuda/ these alone may know of the emulator.
+EMULATION_DOORS = {"ptx.h", "launch.h"}
 MAX_LINES = 800
 AIM_LINES = 500
 MAX_CHECKOUT_BYTES = 56 << 20
 MAX_WEIGHT_BYTES = 44 << 20
 SOURCE_SUFFIXES = {".py", ".cpp", ".h", ".cu", ".cuh"}
 INCLUDE = re.compile(r'^#include "([a-z0-9_]+)/', re.MULTILINE)
+EMULATION_INCLUDE = re.compile(r'^#include "cuda/emulation/', re.MULTILINE)
 FORBIDDEN = {
     "thread_local": re.compile(r"\bthread_local\b"),
     "unfinished work": re.compile(r"\b(TODO|FIXME|XXX|HACK)\b"),
@@ -47,13 +52,24 @@ def tracked_files() -> list[Path]:
 
 
 def check_includes(path: Path, text: str) -> list[str]:
-    """Include directions of one C++ file."""
-    parts = path.relative_to(ROOT).parts
-    if parts[0] != "cpp" or parts[1] not in ALLOWED_INCLUDES:
+    """Include directions of one C++ or CUDA file."""
+    name = path.relative_to(ROOT)
+    layer = layer_of(name)
+    if layer not in ALLOWED_INCLUDES:
         return []
-    allowed = ALLOWED_INCLUDES[parts[1]]
-    found = set(INCLUDE.findall(text)) - allowed
-    return [f"{path.relative_to(ROOT)} includes {layer}/" for layer in sorted(found)]
+    found = set(INCLUDE.findall(text)) - ALLOWED_INCLUDES[layer]
+    if layer == "cuda" and path.name not in EMULATION_DOORS and EMULATION_INCLUDE.search(text):
+        found.add("cuda/emulation")
+    return [f"{name} includes {other}/" for other in sorted(found)]
+
+
+def layer_of(name: Path) -> str:
+    """The layer that a file belongs to; empty outside cpp/ and cuda/."""
+    if name.parts[0] == "cpp":
+        return name.parts[1]
+    if name.parts[0] == "cuda":
+        return "emulation" if name.parts[1] == "emulation" else "cuda"
+    return ""
 
 
 def check_source(path: Path) -> list[str]:

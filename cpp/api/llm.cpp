@@ -6,6 +6,7 @@
 #include <mutex>
 #include <utility>
 
+#include "api/cuda_library.h"
 #include "base/error.h"
 #include "cpu/cpu_backend.h"
 #include "decode/generator.h"
@@ -32,11 +33,20 @@ void check_pair(const Model& target, const Model& drafter) {
                "; build the bundle with a draft model of the same tokenizer");
 }
 
+// An engine names what it is packed for.
+std::unique_ptr<Backend> make_backend(const LLMOptions& options, const Engine& engine) {
+  if (engine.plan().header.backend == format::kBackendCuda) {
+    if (!options.isa.empty()) fail_argument("isa \"", options.isa, "\" is for CPU engines");
+    return make_cuda_backend({.device = options.device});
+  }
+  return make_cpu_backend({.threads = options.threads, .isa = options.isa});
+}
+
 }  // namespace
 
 struct LLM::State {
   State(const LLMOptions& options, std::shared_ptr<const Engine> engine)
-      : backend(make_cpu_backend({.threads = options.threads, .isa = options.isa})),
+      : backend(make_backend(options, *engine)),
         stream(backend->make_stream({})),
         sequence(*backend, engine->plan().header.context, kMaxRunAhead + 2),
         target(std::move(engine), *backend, *stream, &sequence) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "base/hd.h"
 
 namespace specrt {
 
@@ -17,7 +18,7 @@ struct RowsView {
   int64_t stride = 0;
 
   template <typename T>
-  T* row(int64_t i) const {
+  SPECRT_HD T* row(int64_t i) const {
     return reinterpret_cast<T*>(data + i * stride);
   }
 };

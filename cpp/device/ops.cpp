@@ -27,6 +27,24 @@ void check_weight(const char* op, const Weight& weight) {
                weight.cols);
 }
 
+// Gate meets up in a panel of tiles, or in two neighbouring panels of panels16, where the padding
+// rows of a gate panel meet those of its up panel.
+void check_swiglu(const LinearArgs& args) {
+  const Weight& w = args.w;
+  check_view("linear", "out", args.out, w.dtype, args.out.cols);
+  if (w.layout == Layout::tiles16x32) {
+    SPECRT_CHECK(
+        w.pair_stride == args.out.cols && w.rows == 2 * static_cast<int64_t>(args.out.cols),
+        "linear: swiglu of ", w.rows, " rows in pairs of stride ", w.pair_stride, " cannot give ",
+        args.out.cols, " columns");
+    return;
+  }
+  SPECRT_CHECK(w.rows % (2 * kPanelRows) == 0, "linear: swiglu needs whole panel pairs, not ",
+               w.rows, " rows");
+  SPECRT_CHECK(args.out.cols <= w.rows / 2 && args.out.cols > w.rows / 2 - kPanelRows,
+               "linear: swiglu of ", w.rows, " rows cannot give ", args.out.cols, " columns");
+}
+
 void check_kv(const char* op, const KvLayer& kv, int32_t heads) {
   SPECRT_CHECK(kv.head_dim >= 2 && kv.head_dim <= kMaxHeadDim && kv.head_dim % 2 == 0, op,
                ": head dimension ", kv.head_dim, " is not an even number up to ", kMaxHeadDim);
@@ -48,6 +66,8 @@ void check_logits(const char* op, const RowsView& logits, int32_t vocab, int32_t
 void check(const EmbedArgs& args) {
   check_rows("embed", args.rows);
   check_weight("embed", args.table);
+  SPECRT_CHECK(args.table.layout != Layout::tiles16x32 || args.table.pair_stride == kPanelRows / 2,
+               "embed: a table in pairs of stride ", args.table.pair_stride);
   check_view("embed", "out", args.out, DType::f32, args.table.cols);
 }
 
@@ -78,13 +98,7 @@ void check(const LinearArgs& args) {
       check_view("linear", "out", args.out, DType::f32, args.w.rows);
       return;
     case Epilogue::swiglu:
-      // Whole pairs of panels; the padding rows of a gate panel meet those of its up panel.
-      SPECRT_CHECK(args.w.rows % (2 * kPanelRows) == 0,
-                   "linear: swiglu needs whole panel pairs, not ", args.w.rows, " rows");
-      check_view("linear", "out", args.out, args.w.dtype, args.out.cols);
-      SPECRT_CHECK(args.out.cols <= args.w.rows / 2 && args.out.cols > args.w.rows / 2 - kPanelRows,
-                   "linear: swiglu of ", args.w.rows, " rows cannot give ", args.out.cols,
-                   " columns");
+      check_swiglu(args);
       return;
   }
   fail("linear: unknown epilogue ", static_cast<int32_t>(args.epilogue));

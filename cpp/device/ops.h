@@ -109,11 +109,12 @@ struct RmsNormArgs {
 enum class Epilogue : int32_t {
   store = 0,  // out = y, f32 or bf16
   add = 1,    // out += y, f32 (residual)
-  // Weight panels alternate gate, up: out[:, 16j + r] = silu(y[:, 32j + r]) * y[:, 32j + 16 + r].
+  // panels16: panels alternate gate, up: out[:, 16j + r] = silu(y[:, 32j + r]) * y[:, 32j + 16 +
+  // r]. tiles16x32: gate rows, then up rows, in pairs: out[:, j] = silu(y[:, j]) * y[:, m/2 + j].
   swiglu = 2,
 };
 
-// y = x @ w^T + bias, then the epilogue. x (n,k) in w's dtype, w (m,k) panels16, out (n,m) or
+// y = x @ w^T + bias, then the epilogue. x (n,k) in w's dtype, w (m,k) packed, out (n,m) or
 // (n,m/2).
 struct LinearArgs {
   StepRows rows;
@@ -140,7 +141,7 @@ struct RopeKvArgs {
 };
 
 // Device memory that an op needs while it runs; as many bytes as the backend asks for, zeroed when
-// it was made.
+// it was made. What choosing leaves in its scratch, it finds there again: no other op uses it.
 struct Scratch {
   std::byte* data = nullptr;
   size_t bytes = 0;

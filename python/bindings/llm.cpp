@@ -98,6 +98,7 @@ void init_options(nb::module_& module) {
       .def_rw("prompt_lookup_max", &LLMOptions::prompt_lookup_max)
       .def_rw("num_speculative_tokens", &LLMOptions::num_speculative_tokens)
       .def_rw("step_costs", &LLMOptions::step_costs)
+      .def_rw("device", &LLMOptions::device)
       .def_rw("threads", &LLMOptions::threads)
       .def_rw("run_ahead", &LLMOptions::run_ahead)
       .def_rw("enable_prefix_caching", &LLMOptions::enable_prefix_caching)

@@ -28,8 +28,9 @@ struct LLMOptions {
   // With step times of this machine (LLM::time_steps), each round drafts as many tokens as should
   // pay by them and by the drafts of late, down to none. Without, every round drafts the most.
   StepCosts step_costs{};
-  int32_t threads = 0;                // cores to use; 0: all that the process may run on
-  int32_t run_ahead = 1;              // rounds enqueued before an earlier verdict is read, 0 .. 8
+  int32_t device = 0;     // of a CUDA engine: number of the GPU
+  int32_t threads = 0;    // of a CPU engine: cores to use; 0: all that the process may run on
+  int32_t run_ahead = 1;  // rounds enqueued before an earlier verdict is read, 0 .. 8
   bool enable_prefix_caching = true;  // what a prompt shares with the text before is not fed again
   std::string isa;                    // empty: the best of this machine; else one of cpu_isas()
 };

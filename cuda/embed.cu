@@ -1,0 +1,71 @@
+// Rows of the embedding table, from either layout that a CUDA engine has.
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+#include "cuda/ptx.h"
+#include "cuda/rows.h"
+
+namespace specrt::cuda {
+namespace {
+
+constexpr unsigned kThreads = 256;
+
+__device__ float widen(uint32_t half) { return __uint_as_float(half << 16); }
+
+// Table rows have no alignment of their own.
+__device__ void embed_row_major(const Weight& table, int32_t token, float* out) {
+  const auto* row = reinterpret_cast<const bf16_bits*>(table.data) + int64_t{token} * table.cols;
+  for (auto k = static_cast<int32_t>(threadIdx.x); k < table.cols; k += kThreads) {
+    out[k] = to_float(row[k]);
+  }
+}
+
+// A lane's 8 columns of a tile at a time; columns of padding are zero and go into that of `out`.
+__device__ void embed_tiles(const Weight& table, int32_t token, float* out) {
+  const int32_t blocks = (table.cols + kTileCols - 1) / kTileCols;
+  const int32_t row = token % kPanelRows;
+  const std::byte* place = table.data + int64_t{token / kPanelRows} * blocks * kTileBytes +
+                           row / 8 * (kTileBytes / 2) + row % 8 * 64;
+  for (auto at = static_cast<int32_t>(threadIdx.x); at * 8 < table.cols; at += kThreads) {
+    const uint4 v = ld_stream16(place + int64_t{at / 4} * kTileBytes + at % 4 * 16);
+    float* to = out + int64_t{at} * 8;
+    for (const uint32_t pair : {v.x, v.y, v.z, v.w}) {
+      *to++ = widen(pair & 0xffffu);
+      *to++ = widen(pair >> 16);
+    }
+  }
+}
+
+// embed: out[i,:] = table[token of row i,:]
+// table (v,d) bf16, row_major or tiles16x32 with pair stride 8; out (n,d) f32
+// grid n, block 256: one block per row
+// moves nd table values and 4nd bytes; a few microseconds of latency
+// exact: a bf16 value widens to f32
+// a token outside [0, v) gives a row of NaN: nothing is read there
+__global__ void embed_kernel(const __grid_constant__ EmbedArgs args) {
+  const auto r = static_cast<int32_t>(blockIdx.x);
+  const Row row = row_at(args.rows, r);
+  if (!row.exists) return;
+  const int32_t token = args.rows.segments.data()[row.segment].tok[row.position];
+  auto* out = args.out.row<float>(r);
+  if (token < 0 || token >= args.table.rows) {
+    for (auto k = static_cast<int32_t>(threadIdx.x); k < args.table.cols; k += kThreads) {
+      out[k] = __uint_as_float(0x7fc00000u);
+    }
+  } else if (args.table.layout == Layout::row_major) {
+    embed_row_major(args.table, token, out);
+  } else {
+    embed_tiles(args.table, token, out);
+  }
+}
+
+}  // namespace
+
+void embed(cudaStream_t stream, const EmbedArgs& args) {
+  SPECRT_CHECK(args.table.dtype == DType::bf16 && args.table.layout != Layout::panels16,
+               "embed: CUDA reads bf16 tables, row-major or in tiles; rebuild with `specrt build "
+               "--backend cuda`");
+  launch(stream, embed_kernel, dim3(static_cast<unsigned>(row_count(args.rows))), kThreads, 0,
+         args);
+}
+
+}  // namespace specrt::cuda

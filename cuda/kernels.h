@@ -1,0 +1,33 @@
+// One launcher for each op: enqueues its kernels on a stream. Arguments have been checked
+// (device/ops.h); rows are read from cells when the kernels run.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "device/ops.h"
+
+namespace specrt::cuda {
+
+void embed(cudaStream_t stream, const EmbedArgs& args);
+void rope_angles(cudaStream_t stream, const RopeAnglesArgs& args);
+void rms_norm(cudaStream_t stream, const RmsNormArgs& args);
+void linear(cudaStream_t stream, const LinearArgs& args);
+void rope_kv(cudaStream_t stream, const RopeKvArgs& args);
+void attention(cudaStream_t stream, const AttentionArgs& args);
+void move_kv(cudaStream_t stream, const MoveKvArgs& args);
+
+void feed_prompt(cudaStream_t stream, const FeedPromptArgs& args);
+void propose_ngram(cudaStream_t stream, const ProposeNgramArgs& args);
+void begin_catch_up(cudaStream_t stream, const BeginCatchUpArgs& args);
+void begin_draft(cudaStream_t stream, const BeginDraftArgs& args);
+void pick_draft(cudaStream_t stream, const PickDraftArgs& args);
+void feed_tail(cudaStream_t stream, const FeedTailArgs& args);
+void judge(cudaStream_t stream, const JudgeArgs& args);
+
+// Bytes of AttentionArgs::scratch: the partial results of every row, head and split.
+size_t attention_scratch(const AttentionArgs& args);
+
+// Bytes of the scratch of pick_draft and judge, for a step of kMaxStepRows rows.
+size_t pick_scratch(int32_t vocab);
+
+}  // namespace specrt::cuda
