@@ -1,6 +1,7 @@
 #include "cuda/attention.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
+#include "cuda/lines.h"
 
 namespace specrt::cuda {
 namespace {
@@ -32,24 +33,6 @@ struct Schedule {
   static constexpr int32_t kLineValues = (2 * kLines + kPairs) * kDim;
   static constexpr size_t kScoreBytes = kWarps == 1 ? 0 : size_t{kPairs} * kTile * sizeof(float);
   static constexpr size_t kSharedBytes = kLineValues * sizeof(bf16_bits) + kScoreBytes;
-};
-
-// Lines of bf16 whose 16-byte chunks are swizzled, so that ldmatrix reads 8 neighbouring lines
-// without bank conflicts: groups of 8 chunks (4 where a line is not a multiple of 128 bytes) are
-// permuted by bits of the line.
-template <int kDim>
-class Lines {
- public:
-  explicit __device__ Lines(bf16_bits* data) : data_(reinterpret_cast<std::byte*>(data)) {}
-
-  __device__ __forceinline__ void* chunk(int32_t line, int32_t chunk) const {
-    constexpr int32_t kGroup = kDim % 64 == 0 ? 8 : 4;
-    const int32_t key = line / (8 / kGroup) % kGroup * 16;
-    return data_ + ((line * kDim * 2 + key) ^ (chunk % kGroup * 16)) + chunk / kGroup * kGroup * 16;
-  }
-
- private:
-  std::byte* data_;
 };
 
 // What a block does; the same in all its threads.
@@ -433,8 +416,9 @@ class Walk {
 //   and a head of the group are the M side of an mma; blocks without rows or positions leave
 // moves 4e bytes of the cache per position, kv head and row group, and 4(e + 2) bytes per row, head
 //   and split; memory bound for few rows
-// numbers: fold.h; positions are logical, so a row's path gives the same bits as a chain or in a
-// tree needs e in 64, 96, 128; slots within the cache; finite values in all slots below base
+// numbers: fold.h; positions are logical, so a path gives the same bits as a chain or in a tree
+// needs e of 64, 96 or 128 (checked); slots within the cache; finite values below base, and in all
+//   rows of a chain, since they are multiplied with the zeros of rows that do not see them
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     attention_kernel(const __grid_constant__ AttentionArgs args) {

@@ -24,7 +24,7 @@ __device__ __forceinline__ Sight sight_of(const Row& row, int32_t window) {
 // Partial results of every row, query head and split, in AttentionArgs::scratch.
 class Partials {
  public:
-  SPECRT_HD Partials(const AttentionArgs& args)
+  explicit __device__ Partials(const AttentionArgs& args)
       : heads_(args.heads),
         splits_(split_count(args.rows.positions)),
         dim_(args.kv.head_dim),
@@ -36,15 +36,15 @@ class Partials {
            static_cast<size_t>(args.kv.head_dim + 2) * sizeof(float);
   }
 
-  SPECRT_HD float* o(int32_t row, int32_t head, int32_t split) const {  // (e,)
+  __device__ float* o(int32_t row, int32_t head, int32_t split) const {  // (e,)
     return o_ + index(row, head, split) * dim_;
   }
-  SPECRT_HD float2* ml(int32_t row, int32_t head, int32_t split) const {
+  __device__ float2* ml(int32_t row, int32_t head, int32_t split) const {
     return reinterpret_cast<float2*>(ml_) + index(row, head, split);
   }
 
  private:
-  SPECRT_HD int64_t index(int32_t row, int32_t head, int32_t split) const {
+  __device__ int64_t index(int32_t row, int32_t head, int32_t split) const {
     return (int64_t{row} * heads_ + head) * splits_ + split;
   }
 

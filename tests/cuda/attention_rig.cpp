@@ -16,13 +16,6 @@ constexpr size_t kTilePositions = 64;
 float flush(float x) { return x < 0x1p-126f ? 0.0f : x; }
 float power(float x) { return flush(std::exp2(x)); }
 
-// (m, l, o) of some positions.
-struct Partial {
-  float m = -kInfinity;
-  float l = 0.0f;
-  std::vector<float> o;
-};
-
 void fold(Partial& to, const Partial& from) {
   if (from.m == -kInfinity) return;
   const float m = std::max(to.m, from.m);
@@ -99,7 +92,7 @@ void AttentionStep::fill_query(size_t row, bf16_bits bits) {
   std::fill_n(q.begin() + static_cast<ptrdiff_t>(row * n), n, bits);
 }
 
-std::vector<bf16_bits> AttentionStep::run(Rig& rig) const {
+std::vector<bf16_bits> AttentionStep::run(Rig& rig, std::vector<float>* partials) const {
   const size_t cache = sequences[0].keys.size();
   AttentionArgs args;
   args.kv = {.key_offset = 64,
@@ -139,13 +132,14 @@ std::vector<bf16_bits> AttentionStep::run(Rig& rig) const {
   const int64_t stride = padded_row_bytes(DType::bf16, static_cast<int64_t>(query_values()));
   DeviceArray<bf16_bits> device_q(rig, q);
   DeviceArray<bf16_bits> out(rig, std::vector<bf16_bits>(q.size(), kUntouched));
-  DeviceArray<std::byte> scratch(attention_scratch(args));
+  DeviceArray<float> scratch(attention_scratch(args) / sizeof(float));
   const auto cols = static_cast<int32_t>(query_values());
   args.q = {reinterpret_cast<std::byte*>(device_q.data()), DType::bf16, cols, stride};
   args.out = {reinterpret_cast<std::byte*>(out.data()), DType::bf16, cols, stride};
-  args.scratch = {scratch.data(), scratch.size()};
+  args.scratch = {reinterpret_cast<std::byte*>(scratch.data()), scratch.size() * sizeof(float)};
   check(args);
   attention(rig.stream(), args);
+  if (partials != nullptr) *partials = scratch.read(rig);
   return out.read(rig);
 }
 
@@ -167,7 +161,7 @@ size_t AttentionStep::window_begin(size_t length) const {
   return window > 0 && length > window ? length - window : 0;
 }
 
-std::vector<bf16_bits> AttentionStep::exact(size_t s, int32_t row, int32_t head) const {
+std::vector<Partial> AttentionStep::exact_splits(size_t s, int32_t row, int32_t head) const {
   const std::vector<int32_t> slots = path(s, row);
   const size_t first = window_begin(slots.size()), end = slots.size();
   const auto dim = static_cast<size_t>(shape.dim);
@@ -202,18 +196,22 @@ std::vector<bf16_bits> AttentionStep::exact(size_t s, int32_t row, int32_t head)
     }
     return tile;
   };
-  Partial whole;
-  whole.o.assign(dim, 0.0f);
+  std::vector<Partial> splits;
   for (size_t begin = 0; begin < end; begin += split_size(begin)) {
-    Partial split;
-    split.o.assign(dim, 0.0f);
+    splits.emplace_back().o.assign(dim, 0.0f);
     for (size_t t = begin; t < begin + split_size(begin); t += kTilePositions) {
-      fold(split, tile_of(t));
+      fold(splits.back(), tile_of(t));
     }
-    fold(whole, split);
   }
-  std::vector<bf16_bits> out(dim);
-  for (size_t d = 0; d < dim; ++d) out[d] = to_bf16(whole.o[d] / whole.l);
+  return splits;
+}
+
+std::vector<bf16_bits> AttentionStep::exact(size_t s, int32_t row, int32_t head) const {
+  Partial whole;
+  whole.o.assign(static_cast<size_t>(shape.dim), 0.0f);
+  for (const Partial& split : exact_splits(s, row, head)) fold(whole, split);
+  std::vector<bf16_bits> out;
+  for (const float o : whole.o) out.push_back(to_bf16(o / whole.l));
   return out;
 }
 

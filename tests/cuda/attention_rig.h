@@ -2,6 +2,7 @@
 // each row, computed by plain loops.
 #pragma once
 
+#include <limits>
 #include <random>
 
 #include "cuda/kernels.h"
@@ -27,6 +28,13 @@ struct AttentionShape {
   int32_t capacity = 1;
 };
 
+// (m, l, o) of some positions.
+struct Partial {
+  float m = -std::numeric_limits<float>::infinity();
+  float l = 0.0f;
+  std::vector<float> o;
+};
+
 class AttentionStep {
  public:
   AttentionStep(const AttentionShape& shape, size_t sequences, uint64_t seed);
@@ -49,10 +57,13 @@ class AttentionStep {
   void fill_slot(size_t sequence, int32_t slot, bf16_bits bits);
   void fill_query(size_t row, bf16_bits bits);
 
-  // Runs the op; (n,he), kUntouched where nothing was written.
-  std::vector<bf16_bits> run(Rig& rig) const;
+  // Runs the op; (n,he), kUntouched where nothing was written. `partials`: (n,h,splits,e) of o,
+  // then (n,h,splits,2) of m and l.
+  std::vector<bf16_bits> run(Rig& rig, std::vector<float>* partials = nullptr) const;
 
-  // The output of a head by the contract, bit for bit, with the sums of an mma ascending.
+  // The splits and the output of a head by the contract, bit for bit, with the sums of an mma
+  // ascending.
+  std::vector<Partial> exact_splits(size_t sequence, int32_t row, int32_t head) const;
   std::vector<bf16_bits> exact(size_t sequence, int32_t row, int32_t head) const;
   // The same in double: softmax(scale q . K) V.
   std::vector<double> ideal(size_t sequence, int32_t row, int32_t head) const;

@@ -87,6 +87,23 @@ TEST_CASE("rows around the edges of splits") {
   }
 }
 
+TEST_CASE("partial results of every split") {
+  const AttentionStep step = chain_step({.heads = 2, .slots = 17440, .capacity = 2}, 17420, 1, 5);
+  Rig rig;
+  std::vector<float> partials;
+  step.run(rig, &partials);
+  const std::vector<Partial> splits = step.exact_splits(0, 0, 1);
+  REQUIRE(splits.size() == 8 + 12 + 24 + 2);
+  const size_t dim = 64, rows = 2, heads = 2, first = splits.size();  // of row 0, head 1
+  const size_t ml = rows * heads * splits.size() * dim;
+  for (size_t i = 0; i < splits.size(); ++i) {
+    const auto begin = partials.begin() + static_cast<ptrdiff_t>((first + i) * dim);
+    CHECK(std::vector<float>(begin, begin + 64) == splits[i].o);
+    CHECK(partials[ml + 2 * (first + i)] == splits[i].m);
+    CHECK(partials[ml + 2 * (first + i) + 1] == splits[i].l);
+  }
+}
+
 TEST_CASE("every head dimension, group and number of rows, with garbage in what nobody sees") {
   uint64_t seed = 1;
   for (const int32_t dim : {64, 96, 128}) {
