@@ -29,7 +29,7 @@ void Lockstep::enqueue_judge(size_t s, int32_t first_row) {
                                              .logits = target_.model().logits(),
                                              .first_row = first_row,
                                              .vocab = target_.model().vocab(),
-                                             .scratch = target_.model().scratch()});
+                                             .scratch = target_.model().pick_scratch()});
 }
 
 void Lockstep::enqueue_target(int32_t rows, int32_t positions) {

@@ -56,7 +56,7 @@ void ModelDrafter::enqueue_step(int32_t rows, int32_t positions, int32_t index) 
                                     .first_row = static_cast<int32_t>(s) * rows,
                                     .vocab = lane_.model().vocab(),
                                     .index = index,
-                                    .scratch = lane_.model().scratch()});
+                                    .scratch = lane_.model().pick_scratch()});
   }
 }
 

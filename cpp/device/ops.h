@@ -141,7 +141,7 @@ struct RopeKvArgs {
 };
 
 // Device memory that an op needs while it runs; as many bytes as the backend asks for, zeroed when
-// it was made.
+// it was made. What choosing leaves in its scratch, it finds there again: no other op uses it.
 struct Scratch {
   std::byte* data = nullptr;
   size_t bytes = 0;

@@ -47,15 +47,22 @@ SPECRT_HD inline int32_t find_ngram(const Cell<int32_t>* tok, int32_t end, int32
   return -1;
 }
 
+// How many tokens an n-gram lookup may draft.
+SPECRT_HD inline int32_t ngram_room(const Cells& s, const NgramPlan& plan) {
+  if (!running(s)) return 0;
+  const int32_t end = s.committed - 1 + s.tail;
+  return max_i32(0, min_i32(plan.capacity, s.limit - end - plan.bonus_rows));
+}
+
 // Drafts what followed the last tokens when they occurred before (prompt lookup decoding). Where
 // that reaches the end of the tokens it goes on into its own draft, so a loop is drafted as a loop.
 SPECRT_HD inline void propose_ngram(Cells& s, Cell<int32_t>* tok, const NgramPlan& plan) {
   s.drafted = 0;
   s.snap_count = 0;
-  if (!running(s)) return;
+  const int32_t room = ngram_room(s, plan);
+  if (room == 0) return;
   const int32_t end = s.committed - 1 + s.tail;
-  const int32_t room = min_i32(plan.capacity, s.limit - end - plan.bonus_rows);
-  for (int32_t n = plan.longest; n >= plan.shortest && room > 0; --n) {
+  for (int32_t n = plan.longest; n >= plan.shortest; --n) {
     const int32_t begin = find_ngram(tok, end, n);
     if (begin < 0) continue;
     for (int32_t i = 0; i < room; ++i) tok[end + i] = static_cast<int32_t>(tok[begin + n + i]);
@@ -185,21 +192,21 @@ SPECRT_HD inline Verdict walk_chain(const Cells& s, const Cell<int32_t>* tok, Pi
   }
 }
 
-SPECRT_HD inline void store_release(uint32_t* word, uint32_t value) {
-#ifdef __CUDA_ARCH__
-  __threadfence_system();
-  *reinterpret_cast<volatile uint32_t*>(word) = value;
-#else
-  __atomic_store_n(word, value, __ATOMIC_RELEASE);
-#endif
-}
+// Publishes a log entry from the host; a device has a store of its own that the host sees.
+struct StoreRelease {
+  void operator()(uint32_t* word, uint32_t value) const {
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+  }
+};
 
 inline uint32_t load_acquire(const uint32_t* word) {
   return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 
+// `publish(word, value)` stores with release order, as the host sees it.
+template <typename Publish>
 SPECRT_HD inline void write_log(const SequenceCells& sequence, const Verdict& v, int32_t before,
-                                int32_t drafted) {
+                                int32_t drafted, const Publish& publish) {
   Cells& s = *sequence.cells;
   const uint32_t round = s.round;
   LogEntry& entry = sequence.log[round % sequence.log_slots];
@@ -213,15 +220,17 @@ SPECRT_HD inline void write_log(const SequenceCells& sequence, const Verdict& v,
   entry.stop = s.stop;
   for (int32_t i = 0; i < v.count; ++i) entry.tokens[i] = v.tokens[i];
   s.round = round + 1;
-  store_release(&entry.sequence, round + 1);
+  publish(&entry.sequence, round + 1);
 }
 
 // Commits a verdict and appends its log entry. After a stop, a round only logs an empty entry.
-SPECRT_HD inline void commit(const SequenceCells& sequence, const Verdict& v) {
+template <typename Publish>
+SPECRT_HD inline void commit(const SequenceCells& sequence, const Verdict& v,
+                             const Publish& publish) {
   Cells& s = *sequence.cells;
   const int32_t before = s.committed;
   if (!running(s)) {
-    write_log(sequence, Verdict{}, before, 0);
+    write_log(sequence, Verdict{}, before, 0, publish);
     return;
   }
   const int32_t proposed = s.appended + s.drafted;
@@ -235,7 +244,11 @@ SPECRT_HD inline void commit(const SequenceCells& sequence, const Verdict& v) {
   s.drafted = 0;
   s.appended = 0;
   s.stop = v.stop;
-  write_log(sequence, v, before, proposed);
+  write_log(sequence, v, before, proposed, publish);
+}
+
+inline void commit(const SequenceCells& sequence, const Verdict& v) {
+  commit(sequence, v, StoreRelease{});
 }
 
 }  // namespace specrt

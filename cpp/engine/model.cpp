@@ -44,6 +44,8 @@ Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
                       })),
       scratch_(allocate("scratch", kSmallerModel,
                         [&] { return backend.alloc(scratch_bytes(plan(), backend)); })),
+      pick_scratch_(allocate("scratch", kSmallerModel,
+                             [&] { return backend.alloc(backend.pick_scratch(vocab())); })),
       memory_{.weights = weights_.data(),
               .arena = arena_.data(),
               .arena_rows = kMaxStepRows,

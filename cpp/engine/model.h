@@ -19,8 +19,10 @@ class Model {
   // Logits of the last step, (kMaxStepRows, vocab) f32, row as in StepRows.
   RowsView logits() const { return logits_view(plan(), memory_); }
 
-  // For choosing from the logits, on the stream of the steps.
-  Scratch scratch() const { return memory_.scratch; }
+  // For choosing from the logits, on the stream of the steps. Steps do not touch it.
+  Scratch pick_scratch() const {
+    return {.data = pick_scratch_.data(), .bytes = pick_scratch_.size()};
+  }
 
   // Zeroed KV cache of one sequence.
   Buffer make_kv() const;
@@ -36,6 +38,7 @@ class Model {
   Buffer weights_;
   Buffer arena_;
   Buffer scratch_;
+  Buffer pick_scratch_;
   PlanMemory memory_;
 };
 

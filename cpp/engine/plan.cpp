@@ -311,7 +311,7 @@ void validate(const Plan& plan) {
 }
 
 size_t scratch_bytes(const Plan& plan, const Backend& backend) {
-  size_t bytes = backend.pick_scratch(plan.header.vocab);
+  size_t bytes = 0;
   StepRows rows;
   rows.segment_count = 1;
   rows.capacity = kMaxStepRows;

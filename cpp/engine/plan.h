@@ -56,7 +56,7 @@ enum class Head {
 void run(const Plan& plan, const PlanMemory& memory, const StepRows& rows, Head head,
          Backend& backend, Stream& stream);
 
-// Bytes of scratch that the ops of a step, and choosing from its logits, need on `backend`.
+// Bytes of scratch that the ops of a step need on `backend`.
 size_t scratch_bytes(const Plan& plan, const Backend& backend);
 
 // The logits view of the plan's head.

@@ -83,7 +83,8 @@ Progress Warp::advance(Random& random) {
   run(nullptr);
   if (!fault.empty()) throw DeviceError(std::exchange(fault, {}));
   settle();
-  return moved ? Progress::moved : Progress::spun;
+  // A thread that looked once more may have been the last to reach a barrier or the end.
+  return moved || at_barrier_ || done_ ? Progress::moved : Progress::spun;
 }
 
 void Warp::settle() {

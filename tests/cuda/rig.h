@@ -22,7 +22,11 @@ class Rig {
   static emulation::Settings quiet();  // reports are not printed
 
   cudaStream_t stream() const { return stream_; }
-  void sync() { CUDA_CHECK(cudaStreamSynchronize(stream_)); }
+  // Waits; an error has the report of the kernel that failed.
+  void sync() {
+    const cudaError_t error = cudaStreamSynchronize(stream_);
+    SPECRT_CHECK(error == cudaSuccess, emulation::report());
+  }
   // Waits, and gives the report of the error that must have happened; the device is clean again.
   std::string failure();
 

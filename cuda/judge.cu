@@ -1,0 +1,86 @@
+// judge: chooses the target's token for every tail row, walks the chain, commits, logs.
+#include "cuda/adjust.cuh"
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+#include "cuda/logprobs.cuh"
+#include "cuda/pick.cuh"
+#include "device/rules.h"
+
+namespace specrt::cuda {
+
+namespace {
+
+struct PublishToHost {
+  __device__ void operator()(uint32_t* word, uint32_t value) const { st_release_sys(word, value); }
+};
+
+// Chooses the token of tail row `row`. Its log-probabilities are written whether or not the walk
+// reaches it: nobody reads entries beyond the committed tokens.
+__device__ __forceinline__ void judge_row(const JudgeArgs& args, int32_t row, PickShared& shared) {
+  const SequenceCells& sequence = args.sequence;
+  const Cells& cells = *sequence.cells;
+  const int32_t begin = args.span->rows - cells.tail, position = cells.committed + row;
+  const float* logits = args.logits.row<float>(args.first_row + begin + row);
+  const float* adjusted =
+      adjust(sequence, logits, args.vocab, position, adjust_scratch(args.scratch, args.vocab, row));
+  const int32_t token = pick(adjusted, args.vocab, cells, position, shared);
+  if (threadIdx.x == 0) pick_head(args.scratch).chosen[row] = static_cast<uint32_t>(token);
+  if (cells.logprobs > 0) {
+    LogprobEntry& entry = sequence.logprobs[cells.round % sequence.log_slots];
+    log_probabilities(logits, args.vocab, token, min_i32(cells.logprobs - 1, args.vocab - 1),
+                      entry.tokens[row], shared.block);
+  }
+}
+
+// Whether all other blocks have arrived here before; what they wrote is seen then.
+__device__ __forceinline__ bool is_last_block(PickHead& head, PickShared& shared) {
+  sync_block();
+  if (threadIdx.x == 0) {
+    threadfence();
+    const uint32_t before = add_acq_rel_gpu(&head.arrived, 1);
+    shared.found.index = before;
+    if (before + 1 == gridDim.x) head.arrived = 0;
+  }
+  sync_block();
+  return shared.found.index + 1 == gridDim.x;
+}
+
+}  // namespace
+
+// judge: y_i = choice from the logits of tail[i]; walk_chain, commit and write_log of
+// device/rules.h logits (n,v) f32, rows padded to lines; scratch as pick_scratch.h says; cells, log
+// and logprobs of
+//   the sequence, the last two in memory that the host reads
+// grid kMaxStepRows, block pick_threads(v): block i chooses for tail[i], the last to arrive walks;
+//   every block counts, so that cells stay as they are until all have read them
+// moves 4v bytes a pass from L2: 1 pass for greedy and plain sampling, about 8 with filters
+// the CPU backend's tokens (see pick.cuh); log-probabilities 1e-6 abs
+// needs v < 2^22 and a scratch of pick_scratch(v) bytes (checked at launch)
+__global__ void __launch_bounds__(kPickThreads)
+    judge_kernel(const __grid_constant__ JudgeArgs args) {
+  SPECRT_SHARED(PickShared, shared);
+  const Cells& cells = *args.sequence.cells;
+  const auto row = static_cast<int32_t>(blockIdx.x);
+  if (!running(cells)) {
+    if (row == 0 && threadIdx.x == 0) commit(args.sequence, Verdict{}, PublishToHost{});
+    return;
+  }
+  if (row < cells.tail) judge_row(args, row, shared);
+  PickHead& head = pick_head(args.scratch);
+  if (!is_last_block(head, shared) || threadIdx.x != 0) return;
+  const Verdict verdict = walk_chain(cells, args.sequence.tok, [&](int32_t i, int32_t) {
+    return static_cast<int32_t>(ld_cg4(head.chosen + i));
+  });
+  commit(args.sequence, verdict, PublishToHost{});
+}
+
+void judge(cudaStream_t stream, const JudgeArgs& args) {
+  check_pick("judge", args.scratch, args.vocab);
+  launch(stream, judge_kernel, kMaxStepRows, pick_threads(args.vocab), 0, args);
+}
+
+size_t pick_scratch(int32_t vocab) {
+  return sizeof(PickHead) + kMaxStepRows * pick_scratch_cols(vocab) * 8;
+}
+
+}  // namespace specrt::cuda

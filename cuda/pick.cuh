@@ -1,0 +1,186 @@
+// The choice of one token from one row of logits by one block: filters, keyed Gumbel noise, argmax.
+// The CPU backend's choice (cpu/pick.h): each filter keeps the best tokens down to some key, which
+// is found digit by digit from sums over the row. Masses are integers (see Masses), so no result
+// depends on threads. The CPU sums doubles in sorted order: where its sum and top_p * total differ
+// by less than the rounding of either (2^-28 of the largest weight for 2^17 tokens, usually far
+// less), the kept tokens may differ, as where a weight and min_p differ by an ulp of exp.
+#pragma once
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "cuda/kernels.h"
+#include "cuda/values.cuh"
+#include "device/cells.h"
+
+namespace specrt::cuda {
+
+inline constexpr unsigned kDigitBits = 11;
+inline constexpr unsigned kBins = 1u << kDigitBits;
+inline constexpr unsigned kPickThreads = 1024;  // at most; a power of two that divides kBins
+
+// No more threads than there is work for. What is chosen does not depend on it.
+inline unsigned pick_threads(int32_t vocab) {
+  const unsigned threads = std::bit_ceil(static_cast<unsigned>(vocab + 7) / 8);
+  return threads < 32 ? 32 : threads > kPickThreads ? kPickThreads : threads;
+}
+
+// Throws unless the vocabulary and its scratch are such that `op` can choose.
+inline void check_pick(const char* op, const Scratch& scratch, int32_t vocab) {
+  SPECRT_CHECK(vocab < kMaxVocab, op, ": a vocabulary of ", vocab, "; it must be below ",
+               kMaxVocab);
+  SPECRT_CHECK(scratch.bytes >= pick_scratch(vocab), op, ": a scratch of ", scratch.bytes,
+               " bytes; a vocabulary of ", vocab, " needs ", pick_scratch(vocab));
+}
+
+// The bin in which the mass from the largest key down reaches a target.
+struct Bin {
+  unsigned index;
+  Word above;  // mass of all keys above the bin
+  Word mass;
+};
+
+struct PickShared {
+  BlockShared block;
+  Word bins[kBins];
+  Bin found;
+};
+
+struct TopK {
+  Word k;
+
+  __device__ Word mass(float) const { return 1; }
+  __device__ Word target(Word) const { return k; }
+};
+
+struct TopP {
+  double p;
+  Masses masses;
+
+  __device__ Word mass(float value) const { return masses(value); }
+  __device__ Word target(Word total) const {
+    const double target = std::ceil(p * static_cast<double>(total));
+    return target < 1.0 ? 1 : static_cast<Word>(target);
+  }
+};
+
+// Mass of the keys lowest .. highest, in bins of 2^shift keys.
+template <typename Filter>
+__device__ __forceinline__ void fill_bins(const Values& values, Word lowest, Word highest,
+                                          unsigned shift, const Filter& filter,
+                                          PickShared& shared) {
+  for (unsigned i = threadIdx.x; i < kBins; i += blockDim.x) shared.bins[i] = 0;
+  sync_block();
+  each_token(values, [&](int32_t id, float value) {
+    const Word key = key_of(value, id);
+    if (key < lowest || key > highest) return;
+    const Word mass = filter.mass(value);
+    if (mass > 0) atomicAdd(&shared.bins[(key - lowest) >> shift], mass);
+  });
+  sync_block();
+}
+
+// The lowest key that a filter keeps, of the keys from `lowest` up: the fewest best tokens whose
+// mass reaches filter.target(mass of all). `highest` is the best token's key.
+template <typename Filter>
+__device__ __forceinline__ Word cut(const Values& values, Word lowest, Word highest,
+                                    const Filter& filter, PickShared& shared) {
+  const unsigned run =
+      kBins / blockDim.x;  // bins of a thread, the first thread's being the highest
+  const unsigned first = kBins - 1 - run * threadIdx.x;
+  Word above = 0, target = 0;
+  for (;;) {
+    const auto width = static_cast<unsigned>(std::bit_width(highest - lowest));
+    const unsigned shift = width > kDigitBits ? width - kDigitBits : 0;
+    fill_bins(values, lowest, highest, shift, filter, shared);
+    Word own = 0;
+    for (unsigned i = 0; i < run; ++i) own += shared.bins[first - i];
+    const Prefix prefix = block_prefix(own, shared.block);
+    if (target == 0) {
+      const Word wanted = filter.target(prefix.total);
+      target = wanted < prefix.total ? wanted : prefix.total;
+    }
+    Word sum = above + prefix.before;
+    for (unsigned i = 0; i < run; ++i) {
+      const Word mass = shared.bins[first - i];
+      if (sum < target && sum + mass >= target) shared.found = {first - i, sum, mass};
+      sum += mass;
+    }
+    sync_block();
+    const Bin bin = shared.found;
+    above = bin.above;
+    lowest += Word{bin.index} << shift;
+    const Word end = lowest + ((Word{1} << shift) - 1);
+    highest = end < highest ? end : highest;
+    // The whole bin is kept if the rest would not reach the target without its lightest token.
+    const Word impossible = key_of(-std::numeric_limits<float>::infinity(), kMaxVocab - 1);
+    const Word lightest = filter.mass(value_of(lowest < impossible ? impossible : lowest));
+    if (shift == 0 || target - above + lightest > bin.mass) return lowest;
+  }
+}
+
+// What the filters keep: keys from `lowest` up, of these the values whose weight is at least min_p.
+struct Kept {
+  Word lowest = 0;
+  float largest = 0.0f;
+  double min_p = 0.0;
+
+  __device__ bool operator()(int32_t id, float value) const {
+    if (lowest > 0 && key_of(value, id) < lowest) return false;
+    return min_p == 0.0 || weight(value, largest) >= min_p;
+  }
+};
+
+__device__ __forceinline__ Kept apply_filters(const Values& values, const SamplingCells& sampling,
+                                              PickShared& shared) {
+  const int32_t top_k = sampling.top_k;
+  const float top_p = sampling.top_p, min_p = sampling.min_p;
+  Kept kept;
+  if ((top_k <= 0 || top_k >= values.vocab) && !(top_p < 1.0f) && !(min_p > 0.0f)) return kept;
+  const Word highest = block_max(best_below(values, kNoBound), shared.block);
+  kept.largest = value_of(highest);
+  if (top_k > 0 && top_k < values.vocab) {
+    kept.lowest = cut(values, 0, highest, TopK{static_cast<Word>(top_k)}, shared);
+  }
+  if (top_p < 1.0f) {
+    const TopP filter{top_p, Masses(kept.largest, values.vocab)};
+    kept.lowest = cut(values, kept.lowest, highest, filter, shared);
+  }
+  if (min_p > 0.0f) kept.min_p = min_p;
+  return kept;
+}
+
+// Of this thread's tokens, the one with the largest value + G(seed, position, token), as a key.
+__device__ __forceinline__ Word noisy_best(const Values& values, const Kept& kept, uint64_t seed,
+                                           int32_t position) {
+  Word best = 0;
+  each_quad(values, [&](int32_t quad, const float(&value)[4]) {
+    unsigned keeps = 0;
+    for (int32_t j = 0; j < 4; ++j) {
+      const int32_t id = 4 * quad + j;
+      keeps |= id < values.vocab && kept(id, value[j]) ? 1u << j : 0u;
+    }
+    if (keeps == 0) return;
+    // One draw is the noise of four tokens: token_gumbel of each.
+    const Bits4 bits = philox(seed, static_cast<uint32_t>(position),
+                              static_cast<uint32_t>(Purpose::token), quad, 0);
+    for (int32_t j = 0; j < 4; ++j) {
+      const Word key = key_of(value[j] + gumbel_from_bits(bits.word[j]), 4 * quad + j);
+      if ((keeps >> j & 1) != 0 && key > best) best = key;
+    }
+  });
+  return best;
+}
+
+// The token at `position` from a row of `vocab` logits, in every thread.
+__device__ __forceinline__ int32_t pick(const float* logits, int32_t vocab, const Cells& cells,
+                                        int32_t position, PickShared& shared) {
+  const float temperature = cells.sampling.temperature;
+  if (temperature == 0.0f) {
+    return id_of(block_max(best_below({logits, vocab, 1.0f}, kNoBound), shared.block));
+  }
+  const Values values{logits, vocab, temperature};
+  const Kept kept = apply_filters(values, cells.sampling, shared);
+  return id_of(block_max(noisy_best(values, kept, cells.seed, position), shared.block));
+}
+
+}  // namespace specrt::cuda
