@@ -91,7 +91,7 @@ enum class OpKind : uint32_t {
   embed = 0,        // out; tensor table
   rope_angles = 1,  // out; tensor inv_freq (1, e/2) f32 row_major; real[0] = scaling
   rms_norm = 2,     // in[0] x, out; tensor gain (1, d) f32 row_major; real[0] = eps
-  linear = 3,       // in[0] x, out; tensor weight panels16; integer: epilogue (0 1 2), bias
+  linear = 3,       // in[0] x, out; tensor packed weight; integer: epilogue (0 1 2), bias
   rope_kv = 4,      // in[0] qkv, in[1] angles, out q; kv; integer: query heads, gains of queries
                     // and keys; real[0] = eps of their norm
   attention = 5,    // in[0] q, out; kv; integer[0] = query heads; real[0] = scale

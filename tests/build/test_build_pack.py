@@ -10,7 +10,9 @@ from specrt.build.pack import (
     converted,
     float_from_bf16,
     pack_panels,
+    pack_tiles,
     unpack_panels,
+    unpack_tiles,
 )
 
 SHAPES = [(1, 1), (1, 7), (15, 2), (16, 16), (17, 3), (31, 5), (48, 10), (277, 33)]
@@ -43,6 +45,33 @@ def test_bf16_layout():
     for panel, pair, row, half in np.ndindex(packed.shape):
         r, c = panel * 16 + row, pair * 2 + half
         assert packed[panel, pair, row, half] == (matrix[r, c] if r < rows and c < cols else 0)
+
+
+# (rows, cols, pair stride): plain, heads of 64, 96, 128, gate and up.
+TILES = [(1, 1, 8), (15, 2, 8), (17, 31, 8), (48, 33, 8), (277, 65, 8), (16, 32, 8)]
+TILES += [(192, 7, 32), (288, 33, 48), (256, 64, 64), (80, 37, 40), (16, 1, 8), (208, 32, 104)]
+
+
+@pytest.mark.parametrize(("rows", "cols", "stride"), TILES)
+def test_tiles_round_trip(rows, cols, stride):
+    matrix = RNG(0).integers(1, 1 << 16, (rows, cols), dtype=np.uint16)
+    packed = pack_tiles(matrix, stride)
+    assert packed.nbytes == packed_bytes(DType.BF16, Layout.TILES16X32, rows, cols)
+    np.testing.assert_array_equal(unpack_tiles(packed, rows, cols, stride), matrix)
+    assert np.count_nonzero(packed) == matrix.size  # padding is zero
+
+
+@pytest.mark.parametrize(("rows", "cols", "stride"), TILES)
+def test_tiles_layout(rows, cols, stride):
+    """[panel][block of 32 cols][half][lane][8 cols], index by index."""
+    matrix = RNG(1).integers(1, 1 << 16, (rows, cols), dtype=np.uint16)
+    packed = pack_tiles(matrix, stride).reshape(-(-rows // 16), -(-cols // 32), 2, 32, 8)
+    for panel, block, half, lane, word in np.ndindex(packed.shape):
+        group, inside = divmod(panel, stride // 8)
+        row = group * 2 * stride + half * stride + inside * 8 + lane // 4
+        col = block * 32 + lane % 4 * 8 + word
+        expected = matrix[row, col] if row < rows and col < cols else 0
+        assert packed[panel, block, half, lane, word] == expected
 
 
 def test_bf16_rounds_to_nearest_even():

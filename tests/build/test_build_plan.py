@@ -4,6 +4,8 @@ The interpreter places activations in one arena exactly as the runtime does, and
 of every row with rubbish, so that a wrong offset or a value that dies too early shows.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from reference import llama
@@ -12,7 +14,7 @@ from reference.tiny_llama import LLAMA3_SCALING, ConfigForm, Head, TinyLlama, wr
 from specrt.build import build
 from specrt.build.engine_file import read_header
 from specrt.build.graph import DType, Layout
-from specrt.build.pack import bf16_from_float, unpack_panels
+from specrt.build.pack import bf16_from_float, unpack_panels, unpack_tiles
 
 TOKENS = [5, 17, 270, 3, 99, 100, 101, 0, 44, 263]
 STORED = {DType.F32: np.dtype("<f4"), DType.BF16: np.dtype("<u2")}
@@ -62,6 +64,8 @@ class Engine:
         stored = np.frombuffer(self.data[begin : begin + record.size], STORED[record.dtype])
         if record.layout is Layout.PANELS16:
             return floats(unpack_panels(stored, record.rows, record.cols))
+        if record.layout is Layout.TILES16X32:
+            return floats(unpack_tiles(stored, record.rows, record.cols, record.pair_stride))
         return floats(stored).reshape(record.rows, record.cols)
 
     def embed(self, op, tokens):
@@ -81,7 +85,8 @@ class Engine:
         if op.integers[0] == 1:
             y = y + self.get(op.out)
         if op.integers[0] == 2:
-            pairs = y.reshape(self.rows, -1, 2, 16)
+            tiled = self.plan.tensors[op.tensor].layout is Layout.TILES16X32
+            pairs = y.reshape(self.rows, -1, 2, y.shape[1] // 2 if tiled else 16)
             product = pairs[:, :, 0] / (1 + np.exp(-pairs[:, :, 0])) * pairs[:, :, 1]
             product = product.reshape(self.rows, -1)
             cols = self.plan.buffers[op.out].cols
@@ -144,10 +149,14 @@ def test_f32_plan_matches_the_reference(name, tmp_path):
     np.testing.assert_allclose(logits(bundle / "target.engine"), expected, atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
 @pytest.mark.parametrize("head", Head)
-def test_bf16_plan_is_near_the_reference(head, tmp_path):
-    model = write_tiny_llama(tmp_path / "model", TinyLlama(dtype="bf16", head=head))
-    bundle = build(model, out=tmp_path / "bundle", progress=False, tune=False)
+def test_bf16_plan_is_near_the_reference(head, backend, tmp_path):
+    tiny = TinyLlama(dtype="bf16", head=head)
+    if backend == "cuda":  # the smallest heads that it has, an ffn of whole pairs
+        tiny = replace(tiny, head_dim=64, ffn=72)
+    model = write_tiny_llama(tmp_path / "model", tiny)
+    bundle = build(model, out=tmp_path / "bundle", backend=backend, progress=False, tune=False)
     expected = llama.forward(llama.load(model), llama.chain(TOKENS)).logits
     engine = Engine(bundle / "target.engine", len(TOKENS))
     assert engine.plan.dtype is DType.BF16

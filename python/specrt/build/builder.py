@@ -29,6 +29,7 @@ from specrt.build.lower import Lowered, lower
 from specrt.build.passes import fuse
 from specrt.build.source import Source, find_model
 from specrt.build.staging import staged
+from specrt.build.tiles import tiled
 from specrt.build.token_text import token_table
 from specrt.build.tokenizer import (
     TOKENIZER,
@@ -107,6 +108,8 @@ def _read_model(source: Source, options: _Options) -> _Model:
     checkpoint = open_checkpoint(source.folder)
     dtype = DType(options.dtype) if options.dtype else checkpoint.default_dtype()
     graph = fuse(GRAPHS[config.architecture](config, dtype))
+    if options.backend == "cuda":
+        graph = tiled(graph, config, dtype)
     checkpoint.check(_parameters(graph))
     vocabulary = read_vocabulary(source.folder, config.vocab)
     table = token_table(source.folder / TOKENIZER, config.vocab) if vocabulary else b""
@@ -209,8 +212,9 @@ def build(
 ) -> Path:
     """Compile a model, and a draft model if given, into a bundle at `out`; return its path.
 
-    `model` and `draft` are local Hugging Face folders (safetensors) or hub ids. `dtype` is "bf16"
-    or "f32"; None means bf16 unless the checkpoint is f32. `max_context` limits the positions
+    `model` and `draft` are local Hugging Face folders (safetensors) or hub ids. `backend` is "cpu"
+    or "cuda", which takes bf16 alone. `dtype` is "bf16" or "f32"; None means bf16 unless the
+    checkpoint is f32. `max_context` limits the positions
     of a sequence below what the model allows. `tune` measures step times on this machine, which
     draft lengths are chosen from; `specrt tune` measures again. An existing bundle at `out` is
     replaced in one step when the new one is complete; if anything fails it stays as it is. Raises

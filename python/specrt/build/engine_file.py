@@ -23,10 +23,10 @@ from specrt.build.json_file import parse_json
 
 MAGIC = b"SPECRT\x1a\n"
 FORMAT_VERSION = 2
-BACKENDS = ("cpu",)  # by code
-LAYOUT_VERSIONS = {"cpu": 1}
+BACKENDS = ("cpu", "cuda")  # by code
+LAYOUT_VERSIONS = {"cpu": 1, "cuda": 1}
 DTYPES = (DType.F32, DType.BF16)
-LAYOUTS = (Layout.ROW_MAJOR, Layout.PANELS16)
+LAYOUTS = (Layout.ROW_MAJOR, Layout.PANELS16, Layout.TILES16X32)
 OP_KINDS = ("embed", "rope_angles", "rms_norm", "linear", "rope_kv", "attention")
 NONE = -1
 EOS_SLOTS = 16
@@ -52,6 +52,7 @@ class TensorRecord:
     layout: Layout
     rows: int
     cols: int
+    pair_stride: int = 0  # of tiles
 
     @property
     def size(self) -> int:
@@ -174,7 +175,7 @@ def _header(plan: Plan, meta: bytes) -> bytes:
     )
     for t, offset in zip(plan.tensors, offsets, strict=True):
         codes = DTYPES.index(t.dtype), LAYOUTS.index(t.layout)
-        data += _TENSOR.pack(offset, t.size, *codes, t.rows, t.cols, 0, 0)
+        data += _TENSOR.pack(offset, t.size, *codes, t.rows, t.cols, t.pair_stride, 0)
     for b in plan.buffers:
         data += _BUFFER.pack(b.offset, DTYPES.index(b.dtype), b.cols)
     for c in plan.caches:
@@ -242,7 +243,7 @@ def _parse(path: Path, data: bytes, fields: tuple[Any, ...]) -> EngineHeader:
         vocab=vocab,
         context=context,
         eos=tuple(eos[:eos_count]),
-        tensors=tuple(TensorRecord(DTYPES[t[2]], LAYOUTS[t[3]], t[4], t[5]) for t in tensors),
+        tensors=tuple(TensorRecord(DTYPES[t[2]], LAYOUTS[t[3]], *t[4:7]) for t in tensors),
         buffers=tuple(BufferRecord(b[0], DTYPES[b[1]], b[2]) for b in buffers),
         caches=tuple(KvRecord(c[0], c[1], DTYPES[c[2]], c[3]) for c in caches),
         ops=tuple(OpRecord(OP_KINDS[o[0]], o[1:3], o[3], o[4], o[5], o[6:10], o[10:]) for o in ops),

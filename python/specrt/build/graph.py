@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 PANEL_ROWS = 16
+TILE_COLS = 32
+PLAIN_PAIRS = PANEL_ROWS // 2  # pair stride of tiles that leave the rows in their order
 
 
 class DType(Enum):
@@ -26,6 +28,7 @@ class Layout(Enum):
 
     ROW_MAJOR = "row_major"
     PANELS16 = "panels16"
+    TILES16X32 = "tiles16x32"
 
 
 class Arrangement(Enum):
@@ -56,7 +59,7 @@ class Epilogue(Enum):
 
     STORE = "store"
     ADD = "add"  # adds it to what `out` holds
-    SWIGLU = "swiglu"  # the weight's panels alternate gate and up
+    SWIGLU = "swiglu"  # the weight's panels alternate gate and up, or its tiles pair them
 
 
 class Section(Enum):
@@ -102,8 +105,8 @@ def packed_bytes(dtype: DType, layout: Layout, rows: int, cols: int) -> int:
     """Bytes of a packed tensor (rows, cols); the same as `weight_bytes` in cpp/base/view.h."""
     if layout is Layout.ROW_MAJOR:
         return rows * cols * dtype.size
-    padded_cols = cols if dtype is DType.F32 else cols + cols % 2
-    return padded_rows(rows) * padded_cols * dtype.size
+    multiple = TILE_COLS if layout is Layout.TILES16X32 else 1 if dtype is DType.F32 else 2
+    return padded_rows(rows) * -(-cols // multiple) * multiple * dtype.size
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Weight:
     dtype: DType
     layout: Layout
     arrangement: Arrangement = Arrangement.STACKED
+    pair_stride: int = 0  # of tiles: how far apart the rows of a pair are; 0 for other layouts
 
     @property
     def rows(self) -> int:
@@ -149,6 +153,11 @@ class Constant:
     def layout(self) -> Layout:
         """Always row-major."""
         return Layout.ROW_MAJOR
+
+    @property
+    def pair_stride(self) -> int:
+        """No tiles."""
+        return 0
 
     @property
     def rows(self) -> int:

@@ -68,7 +68,9 @@ def lower(
         vocab=config.vocab,
         context=config.context,
         eos=config.eos,
-        tensors=tuple(TensorRecord(t.dtype, t.layout, t.rows, t.cols) for t in tensors),
+        tensors=tuple(
+            TensorRecord(t.dtype, t.layout, t.rows, t.cols, t.pair_stride) for t in tensors
+        ),
         buffers=tuple(records),
         caches=tuple(KvRecord(c.kv_heads, c.head_dim, c.dtype, c.window) for c in graph.caches),
         ops=tuple(_op_record(op, tensors, buffers) for op in graph.ops),

@@ -2,6 +2,10 @@
 
 A panels16 matrix (cpp/base/view.h) has panels of 16 rows: [panel][col pair][16 rows][2 cols] in
 bf16, [panel][col][16 rows] in f32. Rows are padded with zeros to 16, bf16 columns to 2.
+
+A tiles16x32 matrix (bf16) has panels of 16 rows too, but 8 of them and the 8 that are `pair_stride`
+behind: [panel][block of 32 cols][half][8 rows][32 cols]. Rows come in groups of twice the pair
+stride, 8 of each half after 8. Rows are padded with zeros to 16, columns to 32.
 """
 
 from typing import Any
@@ -9,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specrt.build.graph import PANEL_ROWS, DType, padded_rows
+from specrt.build.graph import PANEL_ROWS, TILE_COLS, DType, padded_rows
 
+_HALF = PANEL_ROWS // 2
 STORAGE = {DType.F32: np.dtype("<f4"), DType.BF16: np.dtype("<u2")}
 
 
@@ -66,3 +71,27 @@ def unpack_panels(packed: NDArray[Any], rows: int, cols: int) -> NDArray[Any]:
     pairs = packed.view(np.uint32).reshape(-1, (cols + 1) // 2, PANEL_ROWS)
     matrix = pairs.transpose(0, 2, 1).reshape(-1, (cols + 1) // 2)
     return np.asarray(np.ascontiguousarray(matrix).view(packed.dtype)[:rows, :cols])
+
+
+def pack_tiles(matrix: NDArray[np.uint16], pair_stride: int) -> NDArray[np.uint16]:
+    """Pack a bf16 matrix (rows, cols) as tiles16x32; flat.
+
+    Its rows are whole groups of twice `pair_stride` (a multiple of 8), unless that is 8.
+    """
+    rows, cols = matrix.shape
+    pad = padded_rows(rows) - rows, -cols % TILE_COLS
+    padded = np.pad(matrix, ((0, pad[0]), (0, pad[1]))) if any(pad) else matrix
+    groups = padded.reshape(
+        -1, 2, pair_stride // _HALF, _HALF, padded.shape[1] // TILE_COLS, TILE_COLS
+    )
+    return np.asarray(groups.transpose(0, 2, 4, 1, 3, 5).reshape(-1))
+
+
+def unpack_tiles(
+    packed: NDArray[np.uint16], rows: int, cols: int, pair_stride: int
+) -> NDArray[np.uint16]:
+    """Inverse of pack_tiles: the matrix (rows, cols); padding is dropped."""
+    blocks = -(-cols // TILE_COLS)
+    tiles = packed.reshape(-1, pair_stride // _HALF, blocks, 2, _HALF, TILE_COLS)
+    matrix = tiles.transpose(0, 3, 1, 4, 2, 5).reshape(-1, blocks * TILE_COLS)
+    return np.asarray(matrix[:rows, :cols])
