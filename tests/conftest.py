@@ -7,8 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backends import BACKEND
 
 TESTS = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cpu_only(reason): a test of the CPU backend alone")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves tests of the CPU backend out where another is under test, and says why."""
+    for item in items:
+        mark = item.get_closest_marker("cpu_only")
+        if mark is not None and BACKEND != "cpu":
+            item.add_marker(pytest.mark.skip(reason=f"CPU only: {mark.args[0]}"))
 
 
 @pytest.fixture(scope="session", autouse=True)
