@@ -9,6 +9,8 @@ from reference.ops import bf16_bits, bf16_values
 
 # Of weights and caches.
 DTYPES = by_backend(cpu=("f32", "bf16"), cuda=("bf16",))
+# What a row must not see in its cache. CUDA multiplies it by a zero, so it is finite there.
+UNSEEN = by_backend(cpu=np.nan, cuda=1e30)
 LANES = 16
 NAN_BITS = {"f32": 0x7FC0_1234, "bf16": 0x7FC1}
 NUMPY_TYPES = {"f32": np.float32, "bf16": np.uint16}

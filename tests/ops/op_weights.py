@@ -48,9 +48,7 @@ def pack(weight: NDArray[np.floating], dtype: str, pair_stride: int = 8) -> NDAr
 class GateUp:
     """Weights gate and up (f, k) as one for the epilogue swiglu."""
 
-    def __init__(
-        self, gate: NDArray[np.floating], up: NDArray[np.floating], dtype: str
-    ) -> None:
+    def __init__(self, gate: NDArray[np.floating], up: NDArray[np.floating], dtype: str) -> None:
         """Tiles pair a row of gate with that of up; panels of both alternate."""
         f, k = gate.shape
         if LAYOUT == "tiles16x32":

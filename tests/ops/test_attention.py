@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from backends import by_backend
-from op_arrays import DTYPES, Cache, bits, empty_rows, stored, values
+from op_arrays import DTYPES, UNSEEN, Cache, bits, empty_rows, stored, values
 from reference.ops import attention_rows
 from reference.tolerances import assert_close
 from specrt._core import ops
@@ -17,8 +17,6 @@ WINDOW_HEADS = by_backend(
     cpu=[(12, 4, 64), (8, 1, 24), (5, 5, 80)], cuda=[(6, 2, 64), (2, 1, 96), (3, 3, 128)]
 )
 SMALL = by_backend(cpu=16, cuda=64)  # a head size
-# What no row may see: CUDA multiplies it by a zero, so in its caches all is finite below base.
-UNSEEN = by_backend(cpu=np.nan, cuda=1e30)
 TREE = [0b1, 0b11, 0b101, 0b1011, 0b10011, 0b100101, 0b1001011]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from backends import by_backend
-from op_arrays import DTYPES, Cache, bits, empty_rows, padded_rows, stored
+from op_arrays import DTYPES, UNSEEN, Cache, bits, empty_rows, padded_rows, stored
 from op_weights import GateUp, pack
 from specrt._core import ops
 
@@ -44,7 +44,9 @@ def one_segment(rows: int) -> ops.Step:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("epilogue", ["store", "add", "swiglu"])
 @pytest.mark.parametrize(("m", "k"), [(160, 33), (288, 768)])
-def test_linear(runner_of: RunnerOf, device: str, m: int, k: int, epilogue: str, dtype: str) -> None:
+def test_linear(
+    runner_of: RunnerOf, device: str, m: int, k: int, epilogue: str, dtype: str
+) -> None:
     """All tiles, and the last odd column next to garbage."""
     rng = np.random.default_rng(k)
     bias = rng.standard_normal(m).astype(np.float32)
@@ -99,6 +101,8 @@ class AttentionCase:
         shape = (self.length, self.kv, self.e)
         keys, values = rng.standard_normal(shape), rng.standard_normal(shape)
         self.cache.fill(range(self.length), keys, values)
+        behind = np.full((self.slots - self.length, self.kv, self.e), UNSEEN)
+        self.cache.fill(range(self.length, self.slots), behind, behind)
         self.query = stored(rng.standard_normal(self.heads * self.e), dtype)
 
     def result(self, runner: ops.Runner, step: ops.Step, rows: int, at: int) -> np.ndarray:
@@ -119,7 +123,7 @@ class AttentionCase:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("window", [0, 1, 5, 30])
 def test_attention(runner_of: RunnerOf, device: str, window: int, dtype: str) -> None:
-    """The prefix may be cached or rows of the same step; slots behind the row hold NaN."""
+    """The prefix may be cached or rows of the same step; nothing behind the row counts."""
     case = AttentionCase(dtype, window)
     expected = case.chain(runner_of(device, 1), 1, 0)
     for runner, rows, at in runs(runner_of, device):
