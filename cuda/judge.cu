@@ -33,16 +33,16 @@ __device__ __forceinline__ void judge_row(const JudgeArgs& args, int32_t row, Pi
 }
 
 // Whether all other blocks have arrived here before; what they wrote is seen then.
-__device__ __forceinline__ bool is_last_block(PickHead& head, PickShared& shared) {
+__device__ __forceinline__ bool is_last_block(PickHead& head) {
+  SPECRT_SHARED(uint32_t, before);
   sync_block();
   if (threadIdx.x == 0) {
     threadfence();
-    const uint32_t before = add_acq_rel_gpu(&head.arrived, 1);
-    shared.found.index = before;
+    before = add_acq_rel_gpu(&head.arrived, 1);
     if (before + 1 == gridDim.x) head.arrived = 0;
   }
   sync_block();
-  return shared.found.index + 1 == gridDim.x;
+  return before + 1 == gridDim.x;
 }
 
 }  // namespace
@@ -54,7 +54,7 @@ __device__ __forceinline__ bool is_last_block(PickHead& head, PickShared& shared
 // grid kMaxStepRows, block pick_threads(v): block i chooses for tail[i], the last to arrive walks;
 //   every block counts, so that cells stay as they are until all have read them
 // moves 4v bytes a pass from L2: 1 pass for greedy and plain sampling, about 8 with filters
-// the CPU backend's tokens (see pick.cuh); log-probabilities 1e-6 abs
+// the CPU backend's tokens (see pick.cuh), its log-probabilities within 1e-6
 // needs v < 2^22 and a scratch of pick_scratch(v) bytes (checked at launch)
 __global__ void __launch_bounds__(kPickThreads)
     judge_kernel(const __grid_constant__ JudgeArgs args) {
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kPickThreads)
   }
   if (row < cells.tail) judge_row(args, row, shared);
   PickHead& head = pick_head(args.scratch);
-  if (!is_last_block(head, shared) || threadIdx.x != 0) return;
+  if (!is_last_block(head) || threadIdx.x != 0) return;
   const Verdict verdict = walk_chain(cells, args.sequence.tok, [&](int32_t i, int32_t) {
     return static_cast<int32_t>(ld_cg4(head.chosen + i));
   });

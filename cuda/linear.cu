@@ -61,22 +61,24 @@ class Chain {
  public:
   static constexpr int kRing = depth(kRowTiles, kPanels);
 
-  __device__ Chain(const LinearArgs& args, int32_t chain)
-      : blocks_(column_blocks(args.w.cols)), range_(chain_blocks(blocks_, chain)) {
+  __device__ Chain(const LinearArgs& args, int32_t chain) {
+    const int32_t blocks = column_blocks(args.w.cols);
+    const BlockRange range = chain_blocks(blocks, chain);
     const auto t = static_cast<int32_t>(lane_index() % 4);
-    tiles_ = args.w.data + range_.begin * kTileBytes + lane_index() * sizeof(uint4);
-    x_ = args.x.data + range_.begin * kBlockBytes + t * sizeof(uint4);
-    const bool is_cut = range_.end == blocks_ && args.w.cols % kTileCols != 0;
-    last_values_ = is_cut ? args.w.cols - (blocks_ - 1) * kTileCols - 8 * t : 8;
+    length_ = range.end - range.begin;
+    panel_bytes_ = blocks * static_cast<int32_t>(kTileBytes);
+    tiles_ = args.w.data + range.begin * kTileBytes + lane_index() * sizeof(uint4);
+    x_ = args.x.data + range.begin * kBlockBytes + t * sizeof(uint4);
+    last_values_ = range.end == blocks ? args.w.cols - (blocks - 1) * kTileCols - 8 * t : 8;
   }
 
   // Begins with the weights of `count` panels from `panel` on.
   __device__ __forceinline__ void fill_weights(int32_t panel, int32_t count) {
-    tile_ = tiles_ + int64_t{panel} * blocks_ * kTileBytes;
+    tile_ = tiles_ + int64_t{panel} * panel_bytes_;
     count_ = count;
 #pragma unroll
     for (int u = 0; u < kRing; ++u) {
-      if (range_.begin + u < range_.end) load_weights(u);
+      if (u < length_) load_weights(u);
     }
     tile_ += kRing * kTileBytes;
   }
@@ -95,13 +97,13 @@ class Chain {
     row_ = x_;
 #pragma unroll
     for (int u = 0; u < kRing; ++u) {
-      if (range_.begin + u < range_.end) load_rows(u, range_.end - range_.begin - u);
+      if (u < length_) load_rows(u, length_ - u);
     }
     row_ += kRing * kBlockBytes;
   }
 
   __device__ __forceinline__ void run(float (&sum)[kPanels][kRowTiles][4]) {
-    for (int32_t left = range_.end - range_.begin; left > 0; left -= kRing) {
+    for (int32_t left = length_; left > 0; left -= kRing) {
 #pragma unroll
       for (int u = 0; u < kRing; ++u) {
         if (u >= left) break;
@@ -126,7 +128,7 @@ class Chain {
   __device__ __forceinline__ void load_weights(int u) {
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) {
-      const std::byte* tile = tile_ + p * (blocks_ * kTileBytes) + u * kTileBytes;
+      const std::byte* tile = tile_ + p * panel_bytes_ + u * kTileBytes;
       if (p < count_) w_[u][p] = {ld_stream16(tile), ld_stream16(tile + kTileBytes / 2)};
     }
   }
@@ -139,13 +141,13 @@ class Chain {
       rows_[u][j] = {};
       if (offset_[j] != kNoRow) rows_[u][j] = ld_cg16(row_ + offset_[j] + u * kBlockBytes);
     }
-    if (left > 1 || last_values_ >= 8) return;
+    if (left > 1) return;
 #pragma unroll
     for (int j = 0; j < kRowTiles; ++j) rows_[u][j] = first_values(rows_[u][j], last_values_);
   }
 
-  int32_t blocks_;
-  BlockRange range_;
+  int32_t length_;  // of the chain, in blocks of columns
+  int32_t panel_bytes_;
   int32_t last_values_;     // of this lane in the chain's last block; 8 or more: all
   const std::byte* tiles_;  // of the chain in panel 0
   const std::byte* x_;      // of the chain in row 0
@@ -194,12 +196,12 @@ __device__ void finish_pair(const LinearArgs& args, int32_t row, int32_t output,
   finish(args, row, other, high);
 }
 
-// What a lane holds of the sums of a panel and a row tile: panel row i of rows 2 t and 2 t + 1,
-// then panel row i + 8 of both.
 constexpr int kPairs = kChains / 2;
+static_assert(kPairs == 4, "join_pairs takes four");
 
-// Joins the chains of the block's warps through `scratch` ([pair][panel][row tile][lane]) and
-// writes what they give for `count` panels from `panel` on. All warps.
+// Joins the chains of the block's warps through `scratch` ([pair][panel][row tile][lane], each four
+// sums of an mma: panel row i of rows 2 t and 2 t + 1, then panel row i + 8 of both) and writes
+// what they give for `count` panels from `panel` on. All warps.
 template <int kRowTiles, int kPanels>
 __device__ void join_and_finish(const LinearArgs& args, const int32_t* row_of, float4* scratch,
                                 int32_t panel, int32_t count,

@@ -1,5 +1,6 @@
 // judge against the CPU backend's: tokens, cells, log and log-probabilities.
 #include <cmath>
+#include <cstring>
 
 #include "sequence_rig.h"
 
@@ -145,6 +146,94 @@ TEST_CASE("judge equals the CPU backend's, and so do the rounds that follow") {
   CHECK(accepted > 300);
   CHECK(survived > 10);
   CHECK(stopped > 50);
+}
+
+// The choice of a row, alone in a step of one row, from a device that knows nothing but this row.
+int32_t alone(Rig& rig, SequenceMemory& state, const float* row, int32_t vocab, int32_t place) {
+  SequenceRig sequence(rig);
+  std::memcpy(static_cast<void*>(&sequence.start()), static_cast<const void*>(&state),
+              sizeof(SequenceMemory));
+  sequence.upload();
+  Logits logits(rig, vocab);
+  std::copy(row, row + vocab, logits.row(place));
+  logits.upload();
+  DeviceArray<std::byte> scratch(pick_scratch(vocab));
+  CUDA_CHECK(cudaMemsetAsync(scratch.data(), 0, 4, rig.stream()));
+  SequenceMemory& memory = sequence.on_device();
+  judge(rig.stream(), {.sequence = memory.view(),
+                       .span = &memory.span,
+                       .logits = logits.on_device(),
+                       .first_row = place,
+                       .vocab = vocab,
+                       .scratch = {scratch.data(), scratch.size()}});
+  rig.sync();
+  return memory.log[state.cells.round % kLogSlots].tokens[0];
+}
+
+TEST_CASE("a row alone gives the token that it gives among others") {
+  int32_t rows = 0;
+  for (uint64_t index = 0; index < 60; ++index) {
+    CAPTURE(index);
+    Rig rig;
+    Dice dice(5000 + index);
+    Bench bench(rig, dice);
+    SequenceMemory& start = bench.sequence.start();
+    start.cells.stop = Stop::running;
+    bench.draft_right(8);
+    bench.sequence.upload();
+    bench.judge_on_device();
+    bench.sequence.sync();
+    const uint32_t round = start.cells.round;
+    const LogEntry log = bench.sequence.on_device().log[round % kLogSlots];
+    const Case shape = bench.shape();
+    const int32_t begin = shape.first_row + shape.rows - start.cells.tail;
+    start.cells.tail = 1;
+    start.cells.drafted = 0;
+    start.span.rows = 1;
+    for (int32_t i = 0; i < log.count; ++i, ++rows) {
+      const float* row = bench.logits->row(begin + i);
+      REQUIRE_EQ(alone(rig, start, row, shape.vocab, dice.between(0, kMaxStepRows - 1)),
+                 log.tokens[i]);
+      start.cells.committed = start.cells.committed + 1;
+    }
+  }
+  CHECK(rows > 100);
+}
+
+TEST_CASE("judge of a vocabulary of real size") {
+  constexpr int32_t kVocab = 128256;
+  Rig rig;
+  Dice dice(3);
+  SequenceRig sequence(rig);
+  SequenceMemory& memory = sequence.start();
+  memory.cells.committed = 9;
+  memory.cells.tail = 1;
+  memory.cells.limit = 100;
+  memory.cells.seed = 77;
+  memory.cells.sampling.temperature = 0.8f;
+  memory.cells.sampling.top_k = 5000;
+  memory.cells.sampling.top_p = 0.95f;
+  memory.cells.sampling.min_p = 0.001f;
+  memory.cells.logprobs = 6;
+  memory.span.rows = 1;
+  Logits logits(rig, kVocab);
+  for (int32_t v = 0; v < kVocab; ++v) logits.row(0)[v] = 3.0f * dice.normal();
+  logits.upload();
+  DeviceArray<std::byte> scratch(pick_scratch(kVocab));
+  CUDA_CHECK(cudaMemsetAsync(scratch.data(), 0, 4, rig.stream()));
+  sequence.upload();
+  SequenceMemory &host = sequence.on_cpu(), &device = sequence.on_device();
+  sequence.cpu().judge(
+      sequence.cpu_stream(),
+      {.sequence = host.view(), .span = &host.span, .logits = logits.on_cpu(), .vocab = kVocab});
+  judge(rig.stream(), {.sequence = device.view(),
+                       .span = &device.span,
+                       .logits = logits.on_device(),
+                       .vocab = kVocab,
+                       .scratch = {scratch.data(), scratch.size()}});
+  sequence.sync();
+  CHECK(sequence.same());
+  CHECK(device.log[0].count == 1);
 }
 
 }  // namespace

@@ -375,6 +375,16 @@ TEST_CASE("what linear cannot run is refused") {
   args.w.layout = Layout::panels16;
   CHECK_THROWS_WITH_AS(linear(rig.stream(), args), doctest::Contains("--backend cuda"), Error);
   CHECK_THROWS_AS(linear(rig.stream(), args, {3, 1, 1}), Error);
+  // SwiGLU of gate and up that do not meet in a tile.
+  const Matrix w(rig, 48, 32, 8);
+  StepRig step(rig, 1, {1});
+  const DeviceRows<bf16_bits> x(rig, 1, 32, kNaNBits), out(rig, 1, 24, kNaNBits);
+  args = {.rows = step.rows(),
+          .x = x.view(),
+          .w = w.weight(),
+          .epilogue = Epilogue::swiglu,
+          .out = out.view()};
+  CHECK_THROWS_WITH_AS(check(args), doctest::Contains("pairs of stride 8"), Error);
 }
 
 }  // namespace
