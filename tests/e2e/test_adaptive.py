@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from reference.tiny_llama import TinyLlama, write_tiny_llama
 from specrt import LLM, SamplingParams
 from specrt.build import build
-from specrt.eval.machine import cpu_model
+from specrt.eval.machine import place_of
 
 # A target whose steps cost nearly the same whatever their rows, and a draft model of a tenth.
 STEP_MS = {"target": {"1": 1.0, "64": 1.6}, "draft": {"1": 0.05, "64": 0.3}}
@@ -21,8 +22,8 @@ def bundle_with(source: Path, place: Path, **curves: Any) -> Path:
     """A copy of a bundle with step times as if measured here with one thread."""
     copy = Path(shutil.copytree(source, place))
     manifest = json.loads((copy / "manifest.json").read_text())
-    isa = LLM(copy, "autoregressive", threads=1).core.backend.partition(":")[2]
-    here = {"cpu_model": cpu_model(), "threads": 1, "isa": isa, "step_ms": STEP_MS}
+    place = place_of(LLM(copy, "autoregressive", threads=1).core.backend, 1)
+    here = {**asdict(place), "step_ms": STEP_MS}
     manifest["curves"] = here | curves
     (copy / "manifest.json").write_text(json.dumps(manifest))
     return copy
@@ -125,7 +126,7 @@ def test_auto_before_anything_was_measured(models: dict[str, Path]) -> None:
 def test_step_times_of_another_machine_warn_once_and_are_used(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
-    bundle = bundle_with(models["own"], tmp_path / "b", cpu_model="Another", threads=64)
+    bundle = bundle_with(models["own"], tmp_path / "b", machine="Another", threads=64)
     with pytest.warns(UserWarning) as caught:
         llm = LLM(bundle, "speculative", threads=1)
     assert len(caught) == 1

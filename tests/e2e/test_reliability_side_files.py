@@ -178,7 +178,7 @@ def test_a_manifest_with_strange_values(bundle: Path, capfd: pytest.CaptureFixtu
     path = bundle / "manifest.json"
     good = json.loads(path.read_text())
     good["curves"] = {
-        "cpu_model": "x",
+        "machine": "x",
         "threads": 1,
         "isa": "x",
         "step_ms": {"target": {"1": 1.0, "8": 1.5}, "draft": {"1": 0.2, "8": 0.3}},

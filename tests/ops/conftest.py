@@ -6,7 +6,7 @@ A device of the CPU backend is an instruction set that this machine has; CUDA is
 from collections.abc import Callable
 
 import pytest
-from backends import BACKEND, by_backend
+from backends import by_backend
 from specrt._core import ops
 
 DEVICES = by_backend(cpu=ops.cpu_isas(), cuda=["cuda"])
