@@ -14,6 +14,8 @@ import specrt
 from specrt import LLM, SamplingParams
 from specrt.cli.main import main
 
+pytestmark = pytest.mark.cpu_only("files are read by the host side, alike for every backend")
+
 STRANGE: list[Any] = [
     None,
     True,
