@@ -55,7 +55,7 @@ class CudaBackend final : public Backend {
   }
 
   std::string name() const override {
-    return concat("cuda:sm_", properties_.major, properties_.minor);
+    return concat("cuda:sm_", properties_.major, properties_.minor, ":", properties_.name);
   }
 
   Layout weight_layout() const override { return Layout::tiles16x32; }

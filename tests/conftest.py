@@ -7,8 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backends import BACKEND, by_backend
 
 TESTS = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cpu_only(reason): a test of the CPU backend alone")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves tests of the CPU backend out where another is under test, and says why."""
+    for item in items:
+        mark = item.get_closest_marker("cpu_only")
+        if mark is not None and BACKEND != "cpu":
+            item.add_marker(pytest.mark.skip(reason=f"CPU only: {mark.args[0]}"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,18 +38,30 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(cache_folder: Path) -> Path:
-    """The packaged demo models, compiled."""
+def demo_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the packaged demo models, target and draft; on CUDA of stand-ins for them."""
+    from bundles import DEMO, write_stand_ins
+
+    return DEMO if BACKEND == "cpu" else write_stand_ins(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(cache_folder: Path, demo_models: Path) -> Path:
+    """The demo models, compiled."""
+    from bundles import bundle_of
     from specrt.demo import bundle_path
 
-    return bundle_path()
+    if BACKEND == "cpu":
+        return bundle_path()
+    target, draft = demo_models / "target", demo_models / "draft"
+    return bundle_of(target, cache_folder / "stand-in", draft=draft)
 
 
 @pytest.fixture(scope="session")
 def prompts() -> list[dict[str, str]]:
-    """200 prompts of different kinds: {"id", "category", "prompt"}."""
+    """200 prompts of different kinds: {"id", "category", "prompt"}; on CUDA 8 of them."""
     with gzip.open(TESTS / "data" / "prompts.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines][:: by_backend(cpu=1, cuda=25)]
 
 
 @pytest.fixture(scope="session")

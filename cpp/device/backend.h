@@ -16,7 +16,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::string name() const = 0;  // for example "cpu:avx512bf16"
+  virtual std::string name() const = 0;  // "cpu:avx512bf16", "cuda:sm_90:NVIDIA H200"
 
   virtual Layout weight_layout() const = 0;  // of the matrices that `linear` reads
 

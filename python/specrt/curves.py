@@ -1,39 +1,51 @@
 """What was measured of a bundle on some machine, as its manifest keeps it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _CLEARLY_FASTER = 1.03
 
 
 @dataclass(frozen=True)
-class Curves:
-    """Step times and speeds, and where they were measured: they belong to that machine.
+class Place:
+    """What steps run on.
 
     Attributes:
-        cpu_model: the machine.
-        threads: cores that were used.
-        isa: instruction set that was used.
+        machine: name of the CPU or GPU.
+        threads: cores that are used; 0 on a GPU.
+        isa: instruction set of the CPU, or architecture of the GPU.
+    """
+
+    machine: str
+    threads: int
+    isa: str
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Step times and speeds, and where they were measured: they belong to that place.
+
+    Attributes:
+        machine, threads, isa: the place.
         step_ms: milliseconds of a step by role ("target", "draft") and rows; as in the manifest,
             where `rows` are the keys of an object, they are text.
         tokens_per_second: decoding rate by method, over a few prompts.
     """
 
-    cpu_model: str
+    machine: str
     threads: int
     isa: str
     step_ms: dict[str, dict[str, float]]
     tokens_per_second: dict[str, float] = field(default_factory=dict)
 
 
-def mismatch(curves: Mapping[str, Any], cpu_model: str, threads: int, isa: str) -> str | None:
+def mismatch(curves: Mapping[str, Any], here: Place) -> str | None:
     """How a manifest's `curves` were measured otherwise than they are used; None if alike."""
-    here = {"cpu_model": cpu_model, "threads": threads, "isa": isa}
-    names = {"cpu_model": "on", "threads": "with threads", "isa": "with"}
+    names = {"machine": "on", "threads": "with threads", "isa": "with"}
     other = [
         f"{names[key]} {curves.get(key)!s:.80} (here: {value})"
-        for key, value in here.items()
+        for key, value in asdict(here).items()
         if curves.get(key) != value
     ]
     return ", ".join(other) or None

@@ -34,8 +34,9 @@ class LLM:
             should pay, by the bundle's step times and by how the last drafts held, down to none.
         speculative_config: the two arguments above as vLLM spells them, for example
             {"method": "draft_model", "num_speculative_tokens": 4}.
-        threads: cores to use; None takes all that the process may run on.
-        isa: instruction set to use instead of the best one, for tests.
+        threads: cores that a CPU bundle uses; None takes all that the process may run on.
+        isa: instruction set that a CPU bundle uses instead of the best one, for tests.
+        device: number of the GPU that runs a CUDA bundle.
         run_ahead: rounds enqueued before an earlier verdict is read, 0 to 8.
         enable_prefix_caching: whether a prompt that begins like the text before it feeds only the
             rest, as the next turn of a conversation does. The output is the same.
@@ -54,6 +55,7 @@ class LLM:
         threads: int | None = None,
         *,
         isa: str = "",
+        device: int = 0,
         run_ahead: int = 1,
         enable_prefix_caching: bool = True,
     ) -> None:
@@ -61,6 +63,8 @@ class LLM:
         cores = len(os.sched_getaffinity(0))
         if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= 1024):
             raise ValueError(f"threads must be in [1, 1024], not {threads!r}")
+        if isinstance(device, bool) or not isinstance(device, int) or not 0 <= device < 1024:
+            raise ValueError(f"device must be the number of a GPU, from 0 on, not {device!r}")
         self.threads = threads or cores
         choice = choose_method(self.bundle, method, num_speculative_tokens, speculative_config)
         self._choice: MethodChoice = choice
@@ -76,6 +80,7 @@ class LLM:
         options.run_ahead = run_ahead
         options.enable_prefix_caching = enable_prefix_caching
         options.isa = isa
+        options.device = device
         with RUNNING.call():
             self.core = _core.LLM(options)
         if method == "auto" or choice.lengths == "adaptive":
@@ -132,10 +137,9 @@ class LLM:
         return self._stream(prompt_ids, params)
 
     def _warn_of_other_curves(self) -> None:
-        from specrt.eval.machine import cpu_model
+        from specrt.eval.machine import place_of
 
-        isa = self.core.backend.partition(":")[2]
-        other = mismatch(self.bundle.curves or {}, cpu_model(), self.threads, isa)
+        other = mismatch(self.bundle.curves or {}, place_of(self.core.backend, self.threads))
         if self.bundle.curves is not None and other is not None:
             warnings.warn(
                 f"the step times of {self.bundle.path} were measured {other}; draft lengths and "

@@ -47,7 +47,7 @@ TEST_CASE("a device that cannot be used is refused with what to do") {
     CHECK_REFUSED(make(3), "device 3 of 1 CUDA devices");
     emulation::fail_call("cudaGetDeviceCount", cudaErrorInsufficientDriver);
     CHECK_REFUSED(make(), "the NVIDIA driver knows CUDA up to 13.0");
-    CHECK_EQ(make()->name(), "cuda:sm_90");
+    CHECK_EQ(make()->name(), "cuda:sm_90:specrt SIMT emulator");
   }
 }
 
@@ -163,7 +163,7 @@ TEST_CASE("a device error is told to whoever waits, later too, and the process g
   CHECK_REFUSED(backend->alloc(64), "CUDA: ");
   stream->drain();
   emulation::reset();
-  CHECK_EQ(make()->name(), "cuda:sm_90");
+  CHECK_EQ(make()->name(), "cuda:sm_90:specrt SIMT emulator");
 }
 
 }  // namespace

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backends import by_backend
+from bundles import bundle_of, tiny_model
 from reference.pick import pick
-from reference.tiny_llama import TinyLlama, write_tiny_llama
+from reference.tiny_llama import write_tiny_llama
 from reference.warp import Sampling, warp
 from specrt import LLM, SamplingParams, _core
-from specrt.build import build
 
 TARGET = _core.EngineRole.target
 PROMPT = [100, 120, 7, 50]
-SAMPLES = 4000
+SAMPLES = by_backend(cpu=4000, cuda=400)
 # 99.99 % point of chi-square with n degrees of freedom, Wilson and Hilferty's approximation.
 Z_9999 = 3.719
 
@@ -26,11 +27,9 @@ def chi_square_limit(freedom: int) -> float:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
-    target = write_tiny_llama(folder / "target", TinyLlama(layers=1))
-    draft = write_tiny_llama(folder / "draft", TinyLlama(layers=1, hidden=32, seed=1))
-    return build(
-        target, draft=draft, out=folder / "bundle", dtype="f32", progress=False, tune=False
-    )
+    target = write_tiny_llama(folder / "target", tiny_model(layers=1))
+    draft = write_tiny_llama(folder / "draft", tiny_model(layers=1, hidden=32, seed=1))
+    return bundle_of(target, folder / "bundle", draft=draft, dtype="f32")
 
 
 def probabilities(llm: LLM, tokens: list[int], sampling: Sampling) -> np.ndarray:
@@ -79,7 +78,7 @@ def test_every_token_is_the_reference_pick(temperature: float, bundle: Path) -> 
     sampling = Sampling(temperature=temperature, top_k=40, top_p=0.95)
     llm = LLM(bundle, method="speculative", num_speculative_tokens=3, threads=1)
     agree = total = 0
-    for seed in range(8):
+    for seed in range(by_backend(cpu=8, cuda=4)):
         params = SamplingParams(
             temperature=temperature, top_k=40, top_p=0.95, max_tokens=40, ignore_eos=True, seed=seed
         )

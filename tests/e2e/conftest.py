@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from reference.tiny_llama import TinyLlama, write_tiny_llama
-from specrt.build import build
+from bundles import bundle_of, tiny_model
+from reference.tiny_llama import write_tiny_llama
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny target of context 64 with a tiny draft of context 48; tests do not change it."""
     folder = tmp_path_factory.mktemp("tiny")
-    target = write_tiny_llama(folder / "target", TinyLlama(context=64))
-    draft = write_tiny_llama(folder / "draft", TinyLlama(context=48, layers=1, seed=2))
-    return build(target, draft=draft, out=folder / "bundle", progress=False, tune=False)
+    target = write_tiny_llama(folder / "target", tiny_model(context=64))
+    draft = write_tiny_llama(folder / "draft", tiny_model(context=48, layers=1, seed=2))
+    return bundle_of(target, folder / "bundle", draft=draft)

@@ -3,26 +3,29 @@
 import json
 import shutil
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from reference.tiny_llama import TinyLlama, write_tiny_llama
+from backends import by_backend
+from bundles import bundle_of, tiny_model
+from reference.tiny_llama import write_tiny_llama
 from specrt import LLM, SamplingParams
-from specrt.build import build
-from specrt.eval.machine import cpu_model
+from specrt.eval.machine import place_of
 
 # A target whose steps cost nearly the same whatever their rows, and a draft model of a tenth.
 STEP_MS = {"target": {"1": 1.0, "64": 1.6}, "draft": {"1": 0.05, "64": 0.3}}
 MOST = 16
+REQUESTS = by_backend(cpu=20, cuda=5)
 
 
 def bundle_with(source: Path, place: Path, **curves: Any) -> Path:
     """A copy of a bundle with step times as if measured here with one thread."""
     copy = Path(shutil.copytree(source, place))
     manifest = json.loads((copy / "manifest.json").read_text())
-    isa = LLM(copy, "autoregressive", threads=1).core.backend.partition(":")[2]
-    here = {"cpu_model": cpu_model(), "threads": 1, "isa": isa, "step_ms": STEP_MS}
+    place = place_of(LLM(copy, "autoregressive", threads=1).core.backend, 1)
+    here = {**asdict(place), "step_ms": STEP_MS}
     manifest["curves"] = here | curves
     (copy / "manifest.json").write_text(json.dumps(manifest))
     return copy
@@ -32,12 +35,12 @@ def bundle_with(source: Path, place: Path, **curves: Any) -> Path:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Bundles by drafter: the target itself, another random model, none."""
     folder = tmp_path_factory.mktemp("adaptive")
-    target = write_tiny_llama(folder / "target", TinyLlama())
-    other = write_tiny_llama(folder / "other", TinyLlama(seed=99))
+    target = write_tiny_llama(folder / "target", tiny_model())
+    other = write_tiny_llama(folder / "other", tiny_model(seed=99))
     return {
-        "own": build(target, draft=target, out=folder / "own", progress=False, tune=False),
-        "random": build(target, draft=other, out=folder / "random", progress=False, tune=False),
-        "none": build(target, out=folder / "none", progress=False, tune=False),
+        "own": bundle_of(target, folder / "own", draft=target),
+        "random": bundle_of(target, folder / "random", draft=other),
+        "none": bundle_of(target, folder / "none"),
     }
 
 
@@ -63,14 +66,14 @@ def test_a_useless_drafter_is_switched_off_and_then_not_even_prefilled(
     plain = LLM(models["random"], "autoregressive", threads=1)
     drafted = []
     params = SamplingParams(temperature=0, max_tokens=60, ignore_eos=True)
-    for seed in range(20):
+    for seed in range(REQUESTS):
         [out] = llm.generate([seed + 10] * 20, params)
         [wanted] = plain.generate([seed + 10] * 20, params)
         assert out.token_ids == wanted.token_ids
         drafted.append(sum(r.drafted > 0 for r in out.metrics.rounds))
     assert drafted[0] > 0
-    assert sum(drafted) < 0.06 * 20 * 59  # rare trials remain
-    assert drafted.count(0) >= 4
+    assert sum(drafted) < 0.06 * REQUESTS * 59 + 6  # learning, then rare trials
+    assert drafted.count(0) >= REQUESTS // 5
 
 
 @pytest.mark.parametrize("method", ["speculative", "ngram", "ngram+speculative"])
@@ -80,7 +83,7 @@ def test_the_output_is_that_of_autoregressive(
 ) -> None:
     llm = LLM(bundle_with(models[drafter], tmp_path / "b"), method, threads=1)
     plain = LLM(models[drafter], "autoregressive", threads=1)
-    for seed in range(20):
+    for seed in range(REQUESTS):
         prompt = [(seed * 7 + i * i) % 200 + 20 for i in range(1 + seed * 4)]
         [out] = llm.generate(prompt, params_of(seed))
         [wanted] = plain.generate(prompt, params_of(seed))
@@ -125,13 +128,14 @@ def test_auto_before_anything_was_measured(models: dict[str, Path]) -> None:
 def test_step_times_of_another_machine_warn_once_and_are_used(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
-    bundle = bundle_with(models["own"], tmp_path / "b", cpu_model="Another", threads=64)
+    bundle = bundle_with(models["own"], tmp_path / "b", machine="Another", threads=64, isa="other")
     with pytest.warns(UserWarning) as caught:
         llm = LLM(bundle, "speculative", threads=1)
     assert len(caught) == 1
     text = str(caught[0].message)
     assert "on Another (here: " in text
-    assert "with threads 64 (here: 1)" in text
+    assert f"with threads 64 (here: {by_backend(cpu=1, cuda=0)})" in text
+    assert "with other (here: " in text
     assert f"specrt tune {bundle}" in text
     assert llm.num_speculative_tokens == MOST
     with warnings.catch_warnings():

@@ -62,6 +62,10 @@ from reference.tiny_llama import TinyLlama, write_tiny_llama
 from specrt import LLM, RequestOutput, SamplingParams
 from specrt.build import build
 
+pytestmark = pytest.mark.cpu_only(
+    "the core's behaviour at length; test_identity and test_endings have it in short"
+)
+
 TESTS = Path(__file__).parent.parent
 METHODS = ("speculative", "ngram", "ngram+speculative")
 PROMPT = "one two one two one two"

@@ -1,10 +1,11 @@
-"""The drafting method never changes the output: 200 prompts, greedy and sampled."""
+"""The drafting method never changes the output: many prompts, greedy and sampled."""
 
 from pathlib import Path
 
 import pytest
-import specrt
-from reference.tiny_llama import TinyLlama, write_tiny_llama
+from backends import by_backend
+from bundles import bundle_of, tiny_model
+from reference.tiny_llama import write_tiny_llama
 from specrt import LLM, SamplingParams
 
 TOKENS = 40
@@ -28,13 +29,13 @@ def chat_prompts(llm: LLM, prompts: list[dict[str, str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8, 1.0])
-def test_methods_agree_on_200_prompts(
+def test_methods_agree_on_many_prompts(
     temperature: float,
     autoregressive: LLM,
     speculative: LLM,
     prompts: list[dict[str, str]],
 ) -> None:
-    assert len(prompts) == 200
+    assert len(prompts) == by_backend(cpu=200, cuda=8)
     drafted = accepted = 0
     for number, prompt in enumerate(chat_prompts(autoregressive, prompts)):
         params = SamplingParams(temperature=temperature, max_tokens=TOKENS, seed=number)
@@ -50,7 +51,7 @@ def test_methods_agree_on_200_prompts(
     assert 0.2 * drafted < accepted < drafted
 
 
-@pytest.mark.parametrize("draft_tokens", [1, 2, 3, 8, 20, 63])
+@pytest.mark.parametrize("draft_tokens", by_backend(cpu=[1, 2, 3, 8, 20, 63], cuda=[1, 8, 63]))
 @pytest.mark.parametrize("run_ahead", [0, 1, 2])
 def test_methods_agree_for_every_draft_length(
     draft_tokens: int,
@@ -69,7 +70,7 @@ def test_methods_agree_for_every_draft_length(
     params = SamplingParams(
         temperature=0.7, top_k=50, top_p=0.95, min_p=0.02, max_tokens=48, seed=3
     )
-    for prompt in chat_prompts(llm, prompts[::50]):
+    for prompt in chat_prompts(llm, prompts[:: len(prompts) // 4]):
         [plain] = autoregressive.generate(prompt, params)
         [fast] = llm.generate(prompt, params)
         assert fast.token_ids == plain.token_ids
@@ -79,19 +80,19 @@ def test_threads_and_rows_do_not_change_the_output(
     demo_bundle: Path, autoregressive: LLM, prompts: list[dict[str, str]]
 ) -> None:
     params = SamplingParams(temperature=0, max_tokens=40)
-    for threads in (1, 3):
+    for threads in by_backend(cpu=(1, 3), cuda=(1,)):
         llm = LLM(demo_bundle, method="speculative", num_speculative_tokens=4, threads=threads)
-        for prompt in chat_prompts(llm, prompts[::40]):
+        for prompt in chat_prompts(llm, prompts[:: len(prompts) // 5]):
             [plain] = autoregressive.generate(prompt, params)
             assert llm.generate(prompt, params)[0].token_ids == plain.token_ids
 
 
 def test_the_same_bundle_serves_as_its_own_drafter(
-    demo_bundle: Path, tmp_path: Path, prompts: list[dict[str, str]]
+    demo_models: Path, tmp_path: Path, prompts: list[dict[str, str]]
 ) -> None:
     """A drafter equal to the target is always right, greedy and sampled alike."""
-    target = Path(specrt.__file__).parent / "demo" / "target"
-    bundle = specrt.build(target, draft=target, out=tmp_path / "bundle", progress=False, tune=False)
+    target = demo_models / "target"
+    bundle = bundle_of(target, tmp_path / "bundle", draft=target)
     llm = LLM(bundle, method="speculative", num_speculative_tokens=4, threads=2)
     for temperature in (0.0, 1.0):
         params = SamplingParams(temperature=temperature, max_tokens=61, ignore_eos=True, seed=11)
@@ -102,7 +103,7 @@ def test_the_same_bundle_serves_as_its_own_drafter(
         assert speculation.mean_acceptance_length == 5.0
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("dtype", by_backend(cpu=["f32", "bf16"], cuda=["bf16"]))
 @pytest.mark.parametrize("kind", ["mistral", "qwen2", "qwen3"])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_methods_agree_with_a_window(
@@ -110,12 +111,10 @@ def test_methods_agree_with_a_window(
 ) -> None:
     """The drafter is the target without the window: right for some of the tokens."""
     target, draft = (
-        write_tiny_llama(tmp_path / name, TinyLlama(architecture=kind, window=window))
+        write_tiny_llama(tmp_path / name, tiny_model(architecture=kind, window=window))
         for name, window in (("target", 23), ("draft", None))
     )
-    bundle = specrt.build(
-        target, draft=draft, out=tmp_path / "bundle", dtype=dtype, progress=False, tune=False
-    )
+    bundle = bundle_of(target, tmp_path / "bundle", draft=draft, dtype=dtype)
     plain = LLM(bundle, method="autoregressive", threads=1)
     params = SamplingParams(temperature=temperature, max_tokens=90, ignore_eos=True, seed=5)
     prompt = "A window slides over the text"

@@ -12,6 +12,8 @@ from specrt import LLM, SamplingParams
 from specrt.build import build
 from specrt.build.bundle import engine_entries, read_manifest
 
+pytestmark = pytest.mark.cpu_only("files are read by the host side, alike for every backend")
+
 PARAMS = SamplingParams(temperature=0.8, max_tokens=30, seed=2, ignore_eos=True, stop="\0")
 PROMPT = "Once upon a time"
 

@@ -14,6 +14,8 @@ import gc, json, os, sys, time
 from pathlib import Path
 import specrt
 
+pytestmark = pytest.mark.cpu_only("a leak of the emulator is no leak")
+
 bundle, kind, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 params = [
     specrt.SamplingParams(temperature=0.8, max_tokens=3, seed=5, logprobs=2, stop="zq"),

@@ -19,6 +19,8 @@ import json, os, resource, sys
 from pathlib import Path
 import specrt
 
+pytestmark = pytest.mark.cpu_only("limits of the host's memory")
+
 bundle = sys.argv[1]
 params = specrt.SamplingParams(temperature=0.7, top_p=0.9, max_tokens=12, seed=3, logprobs=3)
 

@@ -14,6 +14,8 @@ import specrt
 from specrt import LLM, SamplingParams
 from specrt.cli.main import main
 
+pytestmark = pytest.mark.cpu_only("files are read by the host side, alike for every backend")
+
 STRANGE: list[Any] = [
     None,
     True,
@@ -178,7 +180,7 @@ def test_a_manifest_with_strange_values(bundle: Path, capfd: pytest.CaptureFixtu
     path = bundle / "manifest.json"
     good = json.loads(path.read_text())
     good["curves"] = {
-        "cpu_model": "x",
+        "machine": "x",
         "threads": 1,
         "isa": "x",
         "step_ms": {"target": {"1": 1.0, "8": 1.5}, "draft": {"1": 0.2, "8": 0.3}},

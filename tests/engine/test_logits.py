@@ -1,17 +1,23 @@
 """A step of an engine gives the logits of Hugging Face transformers on the same checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import specrt
 import torch
+from backends import by_backend
+from bundles import bundle_of, tiny_model
 from reference.tiny_llama import LLAMA3_SCALING, ConfigForm, Head, TinyLlama, write_tiny_llama
+from reference.tolerances import assert_close
 from specrt import _core
 from specrt.build import build
 from transformers import AutoModelForCausalLM
 
 TARGET = _core.EngineRole.target
+# Instruction sets to name; "" leaves the choice to the backend.
+ISAS = by_backend(cpu=_core.cpu_isas(), cuda=[""])
 
 ODD_MODELS = {
     "default": TinyLlama(),
@@ -38,7 +44,23 @@ ODD_MODELS = {
         architecture="qwen3", heads=3, kv_heads=3, window=30, full_layers=2, seed=17
     ),
 }
+CUDA_MODELS = {
+    "default": tiny_model(),
+    "odd sizes": tiny_model(hidden=34, vocab=301, seed=5),
+    "llama3 scaling": tiny_model(rope_scaling=LLAMA3_SCALING, rope_theta=500000.0, seed=6),
+    "heads of 96": replace(tiny_model(seed=7), heads=3, kv_heads=3, head_dim=96),
+    "heads of 128": replace(tiny_model(head=Head.UNTIED, seed=8), head_dim=128, ffn=24),
+    "mistral": tiny_model(architecture="mistral", window=21, head=Head.UNTIED, seed=10),
+    "qwen2": tiny_model(architecture="qwen2", hidden=34, vocab=301, seed=14),
+    "qwen2, window": tiny_model(architecture="qwen2", window=16, full_layers=1, seed=15),
+    "qwen3": tiny_model(architecture="qwen3", rope_theta=1e6, seed=16),
+    "qwen3, window": tiny_model(architecture="qwen3", window=30, full_layers=2, seed=17),
+}
 RELATIVES = ["mistral", "qwen2", "qwen2, window", "qwen3", "qwen3, window"]
+BF16_MODELS = by_backend(
+    cpu={name: ODD_MODELS[name] for name in ("default", "odd sizes", "llama3 scaling", *RELATIVES)},
+    cuda=CUDA_MODELS,
+)
 
 
 def expected_logits(folder: Path, tokens: list[int]) -> np.ndarray:
@@ -53,8 +75,9 @@ def random_tokens(count: int, vocab: int) -> list[int]:
     return np.random.default_rng(count).integers(0, vocab, count).tolist()
 
 
+@pytest.mark.cpu_only("CUDA engines hold bf16")
 @pytest.mark.parametrize("name", ODD_MODELS)
-@pytest.mark.parametrize("isa", _core.cpu_isas())
+@pytest.mark.parametrize("isa", ISAS)
 def test_f32_equals_transformers(name: str, isa: str, tmp_path: Path) -> None:
     model = ODD_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
@@ -66,17 +89,17 @@ def test_f32_equals_transformers(name: str, isa: str, tmp_path: Path) -> None:
     assert np.abs(actual - expected).max() < 1e-4 * np.ptp(expected)
 
 
-@pytest.mark.parametrize("name", ["default", "odd sizes", "llama3 scaling", *RELATIVES])
-@pytest.mark.parametrize("isa", _core.cpu_isas())
+@pytest.mark.parametrize("name", BF16_MODELS)
+@pytest.mark.parametrize("isa", ISAS)
 def test_bf16_is_close_to_transformers_in_f32(name: str, isa: str, tmp_path: Path) -> None:
     """Activations are rounded to bf16 before each matmul: 8 bits of mantissa, a few layers deep.
 
     Tolerance: 4 % of the logit range at worst, 0.5 % on average; plain Llama of 8 random seeds has
     up to 3.0 % and 0.3 %, with a window up to 3.5 %.
     """
-    model = ODD_MODELS[name]
+    model = BF16_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
-    bundle = build(folder, out=tmp_path / "bundle", dtype="bf16", progress=False, tune=False)
+    bundle = bundle_of(folder, tmp_path / "bundle", dtype="bf16")
     tokens = random_tokens(75, model.vocab)
     actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
     expected = expected_logits(folder, tokens)
@@ -85,6 +108,21 @@ def test_bf16_is_close_to_transformers_in_f32(name: str, isa: str, tmp_path: Pat
     assert error.mean() < 5e-3
 
 
+@pytest.mark.parametrize("name", BF16_MODELS)
+@pytest.mark.parametrize("isa", ISAS)
+def test_bf16_is_close_to_the_portable_cpu_kernels(name: str, isa: str, tmp_path: Path) -> None:
+    """All backends round at the same places: what differs is the order of sums."""
+    model = BF16_MODELS[name]
+    folder = write_tiny_llama(tmp_path / "model", model)
+    bundle = bundle_of(folder, tmp_path / "bundle", dtype="bf16")
+    portable = build(folder, out=tmp_path / "cpu", dtype="bf16", progress=False, tune=False)
+    tokens = random_tokens(75, model.vocab)
+    actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
+    expected = specrt.LLM(portable, threads=2, isa=_core.cpu_isas()[-1]).core.logits(TARGET, tokens)
+    assert_close(actual, expected, "logits", "bf16")
+
+
+@pytest.mark.cpu_only("the demo models are too large for the emulator")
 @pytest.mark.parametrize("role", ["target", "draft"])
 def test_demo_models_equal_transformers(
     role: str, demo_bundle: Path, tmp_path: Path, prompts: list[dict[str, str]]
@@ -103,18 +141,19 @@ def test_demo_models_equal_transformers(
     assert error.mean() < 5e-3
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
-@pytest.mark.parametrize("isa", _core.cpu_isas())
+@pytest.mark.parametrize("dtype", by_backend(cpu=["f32", "bf16"], cuda=["bf16"]))
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", ["odd sizes", "mistral", "qwen2, window", "qwen3, window"])
 def test_logits_do_not_depend_on_rows_or_threads(
     name: str, isa: str, dtype: str, tmp_path: Path
 ) -> None:
     """Row invariance of a whole step, bit for bit."""
-    folder = write_tiny_llama(tmp_path / "model", ODD_MODELS[name])
-    bundle = build(folder, out=tmp_path / "bundle", dtype=dtype, progress=False, tune=False)
-    tokens = random_tokens(150, ODD_MODELS[name].vocab)
+    model = by_backend(cpu=ODD_MODELS, cuda=CUDA_MODELS)[name]
+    folder = write_tiny_llama(tmp_path / "model", model)
+    bundle = bundle_of(folder, tmp_path / "bundle", dtype=dtype)
+    tokens = random_tokens(by_backend(cpu=150, cuda=75), model.vocab)
     expected = specrt.LLM(bundle, threads=1, isa=isa).core.logits(TARGET, tokens, rows=1)
-    for threads in (1, 2, 3):
+    for threads in by_backend(cpu=(1, 2, 3), cuda=(1,)):
         llm = specrt.LLM(bundle, threads=threads, isa=isa)
         for rows in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 33, 48, 63, 64):
             actual = llm.core.logits(TARGET, tokens, rows=rows)

@@ -1,12 +1,16 @@
-"""Arrays for single ops: padded rows, packed weights, bf16 as uint16 bit patterns."""
+"""Arrays for single ops: padded rows, KV caches, bf16 as uint16 bit patterns."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from backends import BACKEND, by_backend
 from numpy.typing import NDArray
 from reference.ops import bf16_bits, bf16_values
 
-DTYPES = ("f32", "bf16")
+# Of weights and caches.
+DTYPES = by_backend(cpu=("f32", "bf16"), cuda=("bf16",))
+# What a row must not see in its cache. CUDA multiplies it by a zero, so it is finite there.
+UNSEEN = by_backend(cpu=np.nan, cuda=1e30)
 LANES = 16
 NAN_BITS = {"f32": 0x7FC0_1234, "bf16": 0x7FC1}
 NUMPY_TYPES = {"f32": np.float32, "bf16": np.uint16}
@@ -38,27 +42,12 @@ def padded_rows(x: NDArray[np.floating], dtype: str) -> NDArray:
     return out
 
 
-def pack_panels(weight: NDArray[np.floating], dtype: str) -> NDArray:
-    """weight (m, k) in the panels16 layout."""
-    m, k = weight.shape
-    pair = 1 if dtype == "f32" else 2
-    padded = np.zeros((-(-m // LANES) * LANES, -(-k // pair) * pair), dtype=np.float32)
-    padded[:m, :k] = weight
-    panels = padded.reshape(-1, LANES, padded.shape[1] // pair, pair).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(stored(panels, dtype)).reshape(-1)
-
-
-def unpack_panels(packed: NDArray, rows: int, cols: int, dtype: str) -> NDArray[np.float64]:
-    """Inverse of `pack_panels`."""
-    pair = 1 if dtype == "f32" else 2
-    panels = packed.reshape(-(-rows // LANES), -(-cols // pair), LANES, pair)
-    return values(panels.transpose(0, 2, 1, 3).reshape(-1, panels.shape[1] * pair), dtype)[
-        :rows, :cols
-    ]
-
-
 class Cache:
-    """One layer's KV cache of one sequence, as bytes for the op and as arrays for the test."""
+    """One layer's KV cache of one sequence, as bytes for the op and as arrays for the test.
+
+    Keys lie in blocks of 16 slots on a CPU, [g][block][e pair][16 slots][2], and like the values on
+    CUDA, [g][slot][e].
+    """
 
     def __init__(self, kv_heads: int, head_dim: int, slots: int, dtype: str) -> None:
         """All slots hold NaN."""
@@ -74,8 +63,11 @@ class Cache:
     def keys(self) -> NDArray:
         """Stored keys (g, slots, e), a copy."""
         g, slots, e = self.shape
+        flat = self.numbers[: g * slots * e]
+        if BACKEND == "cuda":
+            return flat.reshape(g, slots, e).copy()
         pair = 1 if self.dtype == "f32" else 2
-        blocks = self.numbers[: g * slots * e].reshape(g, slots // LANES, e // pair, LANES, pair)
+        blocks = flat.reshape(g, slots // LANES, e // pair, LANES, pair)
         return blocks.transpose(0, 1, 3, 2, 4).reshape(g, slots, e)
 
     def values(self) -> NDArray:
@@ -89,9 +81,11 @@ class Cache:
         stored_keys = self.keys()
         stored_keys[:, slots] = stored(keys, self.dtype).transpose(1, 0, 2)
         self.values()[:, slots] = stored(vals, self.dtype).transpose(1, 0, 2)
-        pair = 1 if self.dtype == "f32" else 2
-        blocks = stored_keys.reshape(g, count // LANES, LANES, e // pair, pair)
-        self.numbers[: g * count * e] = blocks.transpose(0, 1, 3, 2, 4).reshape(-1)
+        if BACKEND == "cpu":
+            pair = 1 if self.dtype == "f32" else 2
+            blocks = stored_keys.reshape(g, count // LANES, LANES, e // pair, pair)
+            stored_keys = blocks.transpose(0, 1, 3, 2, 4)
+        self.numbers[: g * count * e] = stored_keys.reshape(-1)
 
 
 def bits(x: NDArray) -> NDArray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from backends import by_backend
 from op_arrays import padded_rows
 from reference.pick import pick
 from reference.warp import Sampling
@@ -20,7 +21,7 @@ SAMPLINGS = [
     Sampling(1.0, min_p=0.2),
     Sampling(1.3, top_k=40, top_p=0.9, min_p=0.05),
 ]
-VOCABS = [1, 3, 16, 17, 64, 65, 500, 8192]
+VOCABS = [1, 3, 16, 17, 64, 65, 500, by_backend(cpu=8192, cuda=2100)]
 
 
 def chosen(
@@ -76,11 +77,12 @@ def test_ties_go_to_the_lowest_id(runner: ops.Runner) -> None:
         assert chosen(runner, row, 0, 0, Sampling(0.0)) == first
 
 
-def test_isas_agree(runner_of) -> None:
-    """Noise and filters are the same on every instruction set, bit for bit."""
+def test_devices_agree(runner_of) -> None:
+    """Noise and filters are the same on every instruction set and on CUDA, bit for bit."""
     rng = np.random.default_rng(3)
+    devices = [*ops.cpu_isas(), *by_backend(cpu=[], cuda=["cuda"])]
     for position in range(40):
         row = (rng.standard_normal(3000) * 0.01).astype(np.float32)
-        picks = {chosen(runner_of(isa, 1), row, position, 77, Sampling(1.0)) for isa in
-                 ops.cpu_isas()}  # fmt: skip
+        picks = {chosen(runner_of(device, 1), row, position, 77, Sampling(1.0)) for device in
+                 devices}  # fmt: skip
         assert len(picks) == 1

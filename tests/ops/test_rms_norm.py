@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from op_arrays import DTYPES, empty_rows, padded_rows, values
+from op_arrays import empty_rows, padded_rows, values
 from reference.ops import rms_norm
 from reference.tolerances import assert_close
 from specrt._core import ops
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("cols", [1, 2, 15, 16, 17, 100, 768])
 def test_rms_norm(runner: ops.Runner, cols: int, dtype: str) -> None:
     """x and gain are f32; the result rounds once."""

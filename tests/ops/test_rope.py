@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+from backends import by_backend
 from op_arrays import DTYPES, Cache, bits, empty_rows, values
 from reference.ops import inverse_frequencies, rms_norm, rope
 from reference.tolerances import assert_close
 from specrt._core import ops
 
 # heads, kv heads, head size
-HEADS = [(1, 1, 2), (4, 2, 16), (12, 4, 64), (3, 1, 80)]
+HEADS = by_backend(
+    cpu=[(1, 1, 2), (4, 2, 16), (12, 4, 64), (3, 1, 80)],
+    cuda=[(1, 1, 64), (4, 2, 96), (3, 1, 128)],
+)
 
 
 def angles_of(runner: ops.Runner, step: ops.Step, rows: int, e: int) -> np.ndarray:

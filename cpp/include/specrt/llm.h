@@ -58,7 +58,7 @@ class LLM {
   int32_t vocab() const;
   int32_t context() const;      // most positions of a sequence, prompt included
   bool has_text() const;        // whether the engine can turn tokens into text
-  std::string backend() const;  // for example "cpu:avx512bf16"
+  std::string backend() const;  // "cpu:avx512bf16", "cuda:sm_90:NVIDIA H200"
 
  private:
   struct State;

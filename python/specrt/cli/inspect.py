@@ -138,9 +138,12 @@ def curve_lines(bundle: Bundle) -> list[str]:
     if curves is None:
         return ["step times  not measured; do it with: specrt tune BUNDLE"]
     costs = step_costs(curves)
-    where = f"{printable(curves.get('cpu_model'))}, {printable(curves.get('threads'))} threads, "
-    lines = [f"step times  {where}{printable(curves.get('isa'))}; milliseconds by rows"]
-    if _is_elsewhere(curves):
+    is_cuda = bundle.manifest.get("backend") == "cuda"  # which GPU is here, nobody looks
+    where = [printable(curves.get("machine")), printable(curves.get("isa"))]
+    if not is_cuda:
+        where.insert(1, f"{printable(curves.get('threads'))} threads")
+    lines = [f"step times  {', '.join(where)}; milliseconds by rows"]
+    if not is_cuda and curves.get("machine") != cpu_model():
         lines.append("            NOT this machine; measure again with: specrt tune BUNDLE")
     by_role = {role: dict(curve.points) for role, curve in step_curves(curves).items()}
     rows = by_role["target"]
@@ -176,10 +179,6 @@ def _method_lines(curves: Mapping[str, Any]) -> list[str]:
         *(f"  {line}" for line in text_table(table, texts=1).splitlines()),
         f'  "auto" takes {printable(fastest_method(curves))}.',
     ]
-
-
-def _is_elsewhere(curves: Mapping[str, Any]) -> bool:
-    return curves.get("cpu_model") != cpu_model()
 
 
 def _json_facts(bundle: Bundle, engines: list[_Engine], *, verified: bool) -> dict[str, Any]:

@@ -76,7 +76,8 @@ class BenchRun:
         machine: where it ran.
         threads: cores in use.
         backend: for example "cpu:avx512bf16".
-        bandwidth: bytes per second that reading memory reached in this run.
+        bandwidth: bytes per second that reading memory reached in this run; 0 with a GPU, where it
+            is not measured.
         skipped: prompts that did not fit into the context and were left out.
         methods: what was measured.
     """
@@ -198,7 +199,7 @@ def run_bench(
         machine=this_machine(),
         threads=first.threads,
         backend=first.core.backend,
-        bandwidth=read_bandwidth(first.threads),
+        bandwidth=read_bandwidth(first.threads) if first.core.backend.startswith("cpu:") else 0.0,
         skipped=len(prompts) - len(fitting),
         methods=tuple(
             MethodRun(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from specrt._core import EngineRole
 from specrt.bundle import MANIFEST, Bundle, open_bundle
 from specrt.curves import Curves
-from specrt.eval.machine import cpu_model
+from specrt.eval.machine import place_of
 from specrt.eval.method_speed import measure_methods
 from specrt.llm import LLM
 
@@ -61,8 +61,8 @@ def measure(llm: LLM, *, progress: bool = False) -> Curves:
         step_ms[role] = {
             str(rows): round(min(ms for n, ms in least.items() if n >= rows), 5) for rows in least
         }
-    isa = llm.core.backend.partition(":")[2]
-    return Curves(cpu_model(), llm.threads, isa, step_ms)
+    place = place_of(llm.core.backend, llm.threads)
+    return Curves(place.machine, place.threads, place.isa, step_ms)
 
 
 def tune(bundle_path: str | Path, threads: int | None = None, *, progress: bool = False) -> Curves:

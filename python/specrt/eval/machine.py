@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from specrt.curves import Place
+
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _LARGEST_ARRAY = 1 << 30
 _PASSES = 5
@@ -34,6 +36,15 @@ def cpu_model() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+def place_of(backend: str, threads: int) -> Place:
+    """What steps run on, by the backend's name: "cpu:ISA" or "cuda:ARCHITECTURE:GPU"."""
+    kind, _, rest = backend.partition(":")
+    if kind == "cpu":
+        return Place(cpu_model(), threads, rest)
+    architecture, _, gpu = rest.partition(":")
+    return Place(gpu, 0, architecture)
 
 
 def _cache_bytes() -> int:

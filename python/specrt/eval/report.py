@@ -208,7 +208,9 @@ def _row(run: BenchRun, method: MethodRun, group: _Group) -> BenchRow:
         ms_per_round=round(ms_per_round, 4),
         identical_to_autoregressive=_same(samples, base) if base else None,
         bytes_per_step=method.bytes_per_round,
-        memory_bandwidth_share=round(bytes_per_second / run.bandwidth, 4),
+        memory_bandwidth_share=(
+            round(bytes_per_second / run.bandwidth, 4) if run.bandwidth else 0.0
+        ),
         weights_fit_in_cache=method.bytes_per_round < run.machine.cache_bytes,
         repeated_8gram_share=round(_repetition(samples).share, 4),
         eos_share=round(sum(ended) / len(ended), 4),
