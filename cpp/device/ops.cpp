@@ -31,6 +31,8 @@ void check_weight(const char* op, const Weight& weight) {
 // rows of a gate panel meet those of its up panel.
 void check_swiglu(const LinearArgs& args) {
   const Weight& w = args.w;
+  SPECRT_CHECK(w.layout == Layout::tiles16x32 || w.rows % (2 * kPanelRows) == 0,
+               "linear: swiglu needs whole panel pairs, not ", w.rows, " rows");
   check_view("linear", "out", args.out, w.dtype, args.out.cols);
   if (w.layout == Layout::tiles16x32) {
     SPECRT_CHECK(
@@ -39,8 +41,6 @@ void check_swiglu(const LinearArgs& args) {
         args.out.cols, " columns");
     return;
   }
-  SPECRT_CHECK(w.rows % (2 * kPanelRows) == 0, "linear: swiglu needs whole panel pairs, not ",
-               w.rows, " rows");
   SPECRT_CHECK(args.out.cols <= w.rows / 2 && args.out.cols > w.rows / 2 - kPanelRows,
                "linear: swiglu of ", w.rows, " rows cannot give ", args.out.cols, " columns");
 }
