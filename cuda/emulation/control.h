@@ -9,16 +9,19 @@
 
 namespace specrt::emulation {
 
-// How an mma adds its 16 products to the accumulator. Environment: SPECRT_EMULATION_MMA=ascending,
-// descending or pairwise. Correct code gives the same tokens, not the same bits, in all of them.
+// How an mma adds its 16 products to the accumulator. Correct code gives the same tokens, not the
+// same bits, in all of them.
 enum class MmaOrder { ascending, descending, pairwise };
 
 // How often a kernel launched with pdl runs up to pdl_wait before the kernel before it starts.
 enum class Prologues { never, sometimes, always };
 
+uint64_t seed_of_environment();       // SPECRT_EMULATION_SEED, or 1
+MmaOrder mma_order_of_environment();  // SPECRT_EMULATION_MMA, or ascending
+
 struct Settings {
-  uint64_t seed = 1;  // environment: SPECRT_EMULATION_SEED
-  MmaOrder mma_order = MmaOrder::ascending;
+  uint64_t seed = seed_of_environment();
+  MmaOrder mma_order = mma_order_of_environment();
   Prologues prologues = Prologues::sometimes;
   int start_delay_us = 0;     // work waits this long before it starts, unless somebody waits for it
   bool print_reports = true;  // device errors go to stderr too

@@ -15,28 +15,23 @@ namespace {
 constexpr int kSliceSteps = 64;
 constexpr int kPrologueSteps = 1 << 20;
 
-Settings settings_of_environment(Settings settings) {
-  if (const char* seed = std::getenv("SPECRT_EMULATION_SEED")) {
-    settings.seed = std::strtoull(seed, nullptr, 10);
-  }
-  const char* order = std::getenv("SPECRT_EMULATION_MMA");
-  if (order == nullptr) return settings;
-  const std::string_view name = order;
-  if (name == "ascending") {
-    settings.mma_order = MmaOrder::ascending;
-  } else if (name == "descending") {
-    settings.mma_order = MmaOrder::descending;
-  } else if (name == "pairwise") {
-    settings.mma_order = MmaOrder::pairwise;
-  } else {
-    fail("SPECRT_EMULATION_MMA is ", name, "; use ascending, descending or pairwise");
-  }
-  return settings;
-}
-
 }  // namespace
 
-Engine::Engine() : settings_(settings_of_environment({})) {
+uint64_t seed_of_environment() {
+  const char* seed = std::getenv("SPECRT_EMULATION_SEED");
+  return seed == nullptr ? 1 : std::strtoull(seed, nullptr, 10);
+}
+
+MmaOrder mma_order_of_environment() {
+  const char* text = std::getenv("SPECRT_EMULATION_MMA");
+  const std::string_view name = text == nullptr ? "ascending" : text;
+  if (name == "ascending") return MmaOrder::ascending;
+  if (name == "descending") return MmaOrder::descending;
+  if (name == "pairwise") return MmaOrder::pairwise;
+  specrt::fail("SPECRT_EMULATION_MMA is ", name, "; use ascending, descending or pairwise");
+}
+
+Engine::Engine() {
   memory();  // outlives the engine
   workshop_.random = Random(settings_.seed);
   thread_ = std::thread([this] { loop(); });
