@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gpu.facts import file_name, run_facts
@@ -16,6 +17,7 @@ from gpu.table import summary
 
 ROOT = Path(__file__).resolve().parents[2]
 _BAD = {"failed", "timeout", "skipped"}
+_EMULATED_PATIENCE = 10  # times the budget of a stage: the machine may be busy, or sanitizers on
 
 
 def _stages(text: str) -> list[Stage]:
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for stage in stages:
             print(f"{stage.name:10} {stage.budget:4.0f} s  {stage.about}")
         return 0
+    if options.emulated:
+        stages = [replace(stage, budget=_EMULATED_PATIENCE * stage.budget) for stage in stages]
     facts = run_facts(ROOT, options.emulated)
     name = file_name(facts)
     path = options.out / (f"peers-{name}" if options.peers else name)

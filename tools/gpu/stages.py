@@ -15,7 +15,7 @@ _LITMUS = ("mma.", "pdl.", "log.")
 
 # Options of specrt_cuda_check on the emulator: each part in a second or two.
 _EMULATED = {
-    "litmus": ("--count", "200"),
+    "litmus": ("--count", "100"),
     "ceilings": ("--bytes", "2000000"),
     "steps": ("--shape", "tiny", "--rows", "1,9", "--contexts", "70"),
     "prefill": ("--shape", "tiny", "--contexts", "130"),

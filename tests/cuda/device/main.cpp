@@ -66,7 +66,7 @@ int run(int count, char** words) {
   const auto part = count < 2 ? kParts.end() : kParts.find(words[1]);
   if (part == kParts.end() || count % 2 != 0) {
     std::string names;
-    for (const auto& [name, function] : kParts) names += " " + std::string(name);
+    for (const auto& [name, function] : kParts) names.append(" ").append(name);
     std::fprintf(stderr, "usage: specrt_cuda_check PART [--option value]; parts:%s\n",
                  names.c_str());
     return 2;
