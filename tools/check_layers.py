@@ -20,7 +20,7 @@ ALLOWED_INCLUDES = {
     "engine": {"base", "device", "engine"},
     "decode": {"base", "device", "engine", "decode", "specrt"},
     "include": {"specrt"},
-    "api": {"base", "device", "engine", "decode", "cpu", "specrt"},
+    "api": {"api", "base", "device", "engine", "decode", "cpu", "specrt"},
     "cuda": {"base", "device", "cuda"},
     "emulation": {"base", "cuda"},
 }

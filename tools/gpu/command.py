@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from gpu.table import summary
 
 ROOT = Path(__file__).resolve().parents[2]
 _BAD = {"failed", "timeout", "skipped"}
+_CUDA_TOOLS = "/usr/local/cuda/bin"  # where the toolkit lies if the PATH does not say
 _EMULATED_PATIENCE = 10  # times the budget of a stage: the machine may be busy, or sanitizers on
 
 
@@ -61,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.emulated:
         stages = [replace(stage, budget=_EMULATED_PATIENCE * stage.budget) for stage in stages]
+    os.environ["PATH"] += f"{os.pathsep}{_CUDA_TOOLS}"
     facts = run_facts(ROOT, options.emulated)
     name = file_name(facts)
     path = options.out / (f"peers-{name}" if options.peers else name)

@@ -52,8 +52,8 @@ class Bench:
             tie_word_embeddings=self.name == "1b",
         )
         with torch.device(self.device):
-            model: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-        return model.eval()
+            model: Any = transformers.LlamaForCausalLM(config)
+        return model.to(torch.bfloat16).eval()
 
     def tokens(self, count: int) -> torch.Tensor:
         """Random tokens of one sequence."""
@@ -105,7 +105,7 @@ class Bench:
         cache = transformers.StaticCache(config=self.model.config, max_cache_len=room)
         self.model(self.tokens(self.context), past_key_values=cache, use_cache=True)
         ids = self.tokens(rows)
-        forward = torch.compile(self.model.forward, mode="reduce-overhead")
+        forward: Any = torch.compile(self.model.forward, mode="reduce-overhead")
 
         def step() -> None:
             forward(ids, past_key_values=cache, use_cache=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 from gpu.runner import Run, Stage, StageError, UnavailableError
@@ -12,6 +15,8 @@ DEVICE_TESTS = "specrt_cuda_device_tests"
 _SANITIZER_TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 # Counts of things that never happen.
 _LITMUS = ("mma.", "pdl.", "log.")
+
+_NOT_EMULATED = "whole models are tested on the emulator by pytest itself"
 
 # Options of specrt_cuda_check on the emulator: each part in a second or two.
 _EMULATED = {
@@ -54,23 +59,40 @@ def _check(run: Run, part: str, *options: str) -> None:
     run.command([_program(run, CHECK), part, *options])
 
 
-def build(run: Run) -> None:
-    """Installs the package with its CUDA library as a user does, and builds the programs."""
-    if run.emulated:
-        _program(run, CHECK)
-        return
+def _cmake(run: Run, **options: str) -> None:
+    """Configures and builds; what an earlier stage has built is kept."""
     for tool in ("nvcc", "cmake", "ninja"):
         run.tool(tool)
-    settings = {
-        "build-dir": str(run.build / "cmake"),
-        "cmake.define.SPECRT_BUILD_CUDA": "ON",
-        "cmake.define.SPECRT_BUILD_CUDA_CHECKS": "ON",
-    }
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--no-index"]
-    pip += ["--no-deps", "--no-build-isolation", "--target", str(site(run))]
-    for name, value in settings.items():
-        pip += ["--config-settings", f"{name}={value}"]
-    run.command([*pip, "."])
+    folder = run.build / "cmake"
+    definitions = {"SPECRT_BUILD_CUDA": "ON", "SPECRT_BUILD_CUDA_CHECKS": "ON", **options}
+    words = [f"-D{name}={value}" for name, value in definitions.items()]
+    run.command(["cmake", "-S", run.root, "-B", folder, "-G", "Ninja", *words])
+    run.command(["cmake", "--build", folder])
+
+
+def build(run: Run) -> None:
+    """Builds the CUDA library and the programs that the other stages run."""
+    if run.emulated:
+        _program(run, CHECK)
+    else:
+        _cmake(run)
+
+
+def install(run: Run) -> None:
+    """Builds the extension, and puts the package together as an installation has it."""
+    if run.emulated:
+        raise UnavailableError(_NOT_EMULATED)
+    if importlib.util.find_spec("nanobind") is None:
+        raise UnavailableError("the Python package nanobind is not installed")
+    _cmake(run, SPECRT_BUILD_PYTHON="ON", Python_EXECUTABLE=sys.executable)
+    folder = site(run)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(run.root / "python" / "specrt", folder / "specrt")
+    run.command(["cmake", "--install", run.build / "cmake", "--prefix", folder])
+    project = tomllib.loads((run.root / "pyproject.toml").read_text("utf-8"))["project"]
+    metadata = folder / f"specrt-{project['version']}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: specrt\nVersion: {project['version']}\n")
 
 
 def litmus(run: Run) -> None:
@@ -92,7 +114,7 @@ def kernel_tests(run: Run) -> None:
 
 def _pytest(run: Run, *tests: str) -> None:
     if run.emulated:
-        raise UnavailableError("these tests are run by pytest itself, not on the emulator")
+        raise UnavailableError(_NOT_EMULATED)
     words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     run.command(words, _environment(run))
 
@@ -110,7 +132,7 @@ def end_to_end(run: Run) -> None:
 def cpu_against_cuda(run: Run) -> None:
     """Tokens and log-probabilities of the demo models on both backends."""
     if run.emulated:
-        raise UnavailableError("the emulator runs single kernels, not whole models")
+        raise UnavailableError(_NOT_EMULATED)
     script = run.root / "tools" / "gpu" / "cpu_against_cuda.py"
     run.command([sys.executable, script, run.build / "bundles"], _environment(run))
 
@@ -189,9 +211,10 @@ def peers(run: Run) -> None:
 
 
 STAGES = (
-    Stage("build", 150, "install with SPECRT_BUILD_CUDA, build the programs", build),
+    Stage("build", 150, "the CUDA library and the programs below", build),
     Stage("litmus", 25, "assumptions about mma, early starts, pinned memory", litmus),
     Stage("kernels", 40, "C++ tests of the kernels", kernel_tests),
+    Stage("install", 60, "the Python package with both backends", install),
     Stage("ops", 60, "Python tests of the ops", op_tests),
     Stage("e2e", 60, "the same tokens with every method, demo models", end_to_end),
     Stage("logits", 40, "CPU against CUDA, demo models", cpu_against_cuda),
