@@ -20,7 +20,7 @@ Case draw_case(Dice& dice, SequenceMemory& memory) {
   Cells& s = memory.cells;
   const int32_t tail = dice.one_in(40) ? kMaxStepRows : dice.between(1, 8);
   c.rows = dice.between(tail, std::min(tail + 3, kMaxStepRows));
-  c.first_row = dice.between(0, kMaxStepRows - c.rows);
+  c.first_row = dice.between(0, kMaxStepRows - std::max(c.rows, 4));  // or the next draft's 4
   s.tail = tail;
   s.committed = dice.between(c.rows, 200);
   s.drafted = dice.of({0, 0, 1, 4});

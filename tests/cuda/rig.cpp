@@ -1,6 +1,10 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include "rig.h"
 
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
 namespace specrt::cuda {
 
 emulation::Settings Rig::quiet() {
@@ -25,6 +29,19 @@ std::string Rig::failure() {
   const std::string report = emulation::report();
   emulation::reset(settings_);
   return report;
+}
+
+bool knows_mma_order() {
+#ifdef SPECRT_CUDA_EMULATION
+  return true;
+#else
+  return false;
+#endif
+}
+
+bool same_sum(float got, float want) {
+  if (std::bit_cast<uint32_t>(got) == std::bit_cast<uint32_t>(want)) return true;
+  return !knows_mma_order() && std::abs(got - want) <= 1e-4f * std::max(1.0f, std::abs(want));
 }
 
 }  // namespace specrt::cuda

@@ -35,6 +35,13 @@ class Rig {
   cudaStream_t stream_ = nullptr;
 };
 
+// Whether `got` is what a sum of products gives whose order `want` has: the same bits on the
+// emulator, nearly the same on a GPU, where the order of the sums inside an mma is the hardware's.
+bool same_sum(float got, float want);
+
+// Whether same_sum is about bits.
+bool knows_mma_order();
+
 // Device memory of n values.
 template <typename T>
 class DeviceArray {

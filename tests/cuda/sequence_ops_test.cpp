@@ -1,4 +1,6 @@
 // propose_ngram and the ops that plan spans, against device/rules.h as the CPU backend runs it.
+#include <bit>
+
 #include "sequence_rig.h"
 
 namespace specrt::cuda {
@@ -20,6 +22,10 @@ void draw_state(Dice& dice, SequenceMemory& memory, int32_t alphabet) {
   memory.span.base = 5;
   memory.span.rows = 2;
   for (Cell<int32_t>& token : memory.tok) token = dice.between(1, alphabet);
+  for (LogitBias& before : memory.bias) {  // like tokens, for a match that goes on in front of them
+    before.token = 1;
+    before.value = std::bit_cast<float>(1);
+  }
 }
 
 // Runs an op on both sides from the same start and compares all memory.

@@ -13,6 +13,12 @@ void copy_bytes(SequenceMemory& to, const SequenceMemory& from) {
   std::memcpy(static_cast<void*>(&to), static_cast<const void*>(&from), sizeof(SequenceMemory));
 }
 
+SequenceMemory* pinned() {
+  void* memory = nullptr;
+  CUDA_CHECK(cudaHostAlloc(&memory, sizeof(SequenceMemory), cudaHostAllocMapped));
+  return static_cast<SequenceMemory*>(memory);
+}
+
 }  // namespace
 
 SequenceCells SequenceMemory::view() {
@@ -30,12 +36,12 @@ SequenceRig::SequenceRig(Rig& rig)
       cpu_stream_(cpu_->make_stream({})),
       start_(std::make_unique<SequenceMemory>()),
       host_(std::make_unique<SequenceMemory>()),
-      device_(1) {}
+      device_(pinned(), &cudaFreeHost) {}
 
 void SequenceRig::upload() {
   copy_bytes(*host_, *start_);
-  CUDA_CHECK(cudaMemcpyAsync(device_.data(), start_.get(), sizeof(SequenceMemory),
-                             cudaMemcpyHostToDevice, rig_.stream()));
+  CUDA_CHECK(cudaMemcpyAsync(device_.get(), start_.get(), sizeof(SequenceMemory), cudaMemcpyDefault,
+                             rig_.stream()));
 }
 
 void SequenceRig::sync() {
@@ -45,8 +51,8 @@ void SequenceRig::sync() {
 
 bool SequenceRig::same() const {
   const size_t bytes = offsetof(SequenceMemory, logprobs);
-  return std::memcmp(static_cast<const void*>(host_.get()),
-                     static_cast<const void*>(device_.data()), bytes) == 0;
+  return std::memcmp(static_cast<const void*>(host_.get()), static_cast<const void*>(device_.get()),
+                     bytes) == 0;
 }
 
 Logits::Logits(Rig& rig, int32_t vocab)

@@ -57,8 +57,8 @@ class SequenceRig {
   Rig& rig() { return rig_; }
   Backend& cpu() { return *cpu_; }
   Stream& cpu_stream() { return *cpu_stream_; }
-  SequenceMemory& on_cpu() { return *host_; }              // after sync
-  SequenceMemory& on_device() { return *device_.data(); }  // its pointers; contents after sync
+  SequenceMemory& on_cpu() { return *host_; }       // after sync
+  SequenceMemory& on_device() { return *device_; }  // pinned, so that both see it; after sync
   void sync();
 
   // Whether both hold the same, bit for bit, log-probabilities aside.
@@ -70,7 +70,7 @@ class SequenceRig {
   std::unique_ptr<Stream> cpu_stream_;
   std::unique_ptr<SequenceMemory> start_;
   std::unique_ptr<SequenceMemory> host_;
-  DeviceArray<SequenceMemory> device_;
+  std::unique_ptr<SequenceMemory, decltype(&cudaFreeHost)> device_;
 };
 
 // Rows of logits in host and in device memory; what lies beyond the vocabulary is NaN.
