@@ -3,7 +3,7 @@
 Complaint, where it was reported, and the test that would notice it. Those without a file are below.
 
 - Greedy output differs with speculation (vllm #7627, #41758, transformers #39421, mlx-lm #1423):
-  tests/e2e/test_identity.py test_methods_agree_on_200_prompts,
+  tests/e2e/test_identity.py test_methods_agree_on_many_prompts,
   tests/e2e/test_ngram.py test_the_output_is_that_of_autoregressive,
   tests/engine/test_logits.py test_logits_do_not_depend_on_rows_or_threads; under a repetition
   penalty (vllm #22987): tests/e2e/test_logit_options.py test_methods_agree

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.cpu_only("a leak of the emulator is no leak")
+
 # Does one thing again and again in a fresh process. The first part warms up; then what the process
 # holds is noted a few times, so that growth can be told from noise.
 PROGRAM = """
 import gc, json, os, sys, time
 from pathlib import Path
 import specrt
-
-pytestmark = pytest.mark.cpu_only("a leak of the emulator is no leak")
 
 bundle, kind, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 params = [

@@ -12,14 +12,14 @@ from reference.tiny_llama import TinyLlama, write_tiny_llama
 from specrt import LLM
 from specrt.build import BuildError, build
 
+pytestmark = pytest.mark.cpu_only("limits of the host's memory")
+
 # Lowers the limit on the address space to `extra` bytes above what the process has, in many steps,
 # and makes an LLM and generates under each. Whatever that gives, without the limit all is as ever.
 PROGRAM = """
 import json, os, resource, sys
 from pathlib import Path
 import specrt
-
-pytestmark = pytest.mark.cpu_only("limits of the host's memory")
 
 bundle = sys.argv[1]
 params = specrt.SamplingParams(temperature=0.7, top_p=0.9, max_tokens=12, seed=3, logprobs=3)

@@ -11,6 +11,7 @@ from typing import Any
 from specrt._core import Error
 
 MAX_DRAFT_LENGTH = 16  # beyond it a chain gains nothing at any acceptance that drafts reach
+_MOST_ROWS = 64  # of a step
 
 
 def expected_tokens(acceptance: float, draft_length: int) -> float:
@@ -121,8 +122,10 @@ def step_curve(step_ms: object) -> StepCurve:
         if not isinstance(step_ms, Mapping) or not step_ms:
             raise ValueError("no step times")
         points = sorted((int(rows), float(ms)) for rows, ms in step_ms.items())
-        if points[0][0] < 1 or not all(0.0 < ms < float("inf") for _, ms in points):
-            raise ValueError("rows and milliseconds must be positive")
+        if not 1 <= points[0][0] <= points[-1][0] <= _MOST_ROWS:
+            raise ValueError(f"rows must be in [1, {_MOST_ROWS}]")
+        if not all(0.0 < ms < float("inf") for _, ms in points):
+            raise ValueError("milliseconds must be positive")
     except (TypeError, ValueError, OverflowError) as error:
         raise Error(
             f"the step times in the manifest are damaged ({error}); "
