@@ -15,7 +15,7 @@ constexpr double kAssumedTrials = 2;        // what that, or the position before
 constexpr double kMemory = 0.92;            // a draft counts this much of the one after it
 
 constexpr int32_t kTrialLength = 2;
-constexpr double kTrialShare = 0.015;  // of the time without drafts goes into trials
+constexpr double kTrialShare = 0.006;  // of the time without drafts goes into trials
 constexpr double kMostTrials = 8;      // saved up, or taken in advance while they hold
 
 // Between measured rows on the line through the neighbours; the ends go on as they are.

@@ -21,7 +21,7 @@ class DraftLength {
   };
 
   // The length that should give the rest of the sequence soonest. Where that is 0, now and then a
-  // short draft all the same, to notice when drafting begins to pay: such trials take 1.5 % of the
+  // short draft all the same, to notice when drafting begins to pay: such trials take 0.6 % of the
   // time.
   int32_t choose(const Round& round);
 
