@@ -58,6 +58,8 @@ class CudaBackend final : public Backend {
     return concat("cuda:sm_", properties_.major, properties_.minor, ":", properties_.name);
   }
 
+  int cores() const override { return 0; }
+
   Layout weight_layout() const override { return Layout::tiles16x32; }
 
   Buffer alloc(size_t bytes) override {

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -18,7 +19,7 @@
 namespace specrt {
 namespace {
 
-// One engine loaded on the stream that all work of an LLM runs on.
+// One engine loaded on a stream.
 struct Loaded {
   Loaded(std::shared_ptr<const Engine> engine, Backend& backend, Stream& stream, Sequence* sequence)
       : model(std::move(engine), backend), lane(model, stream, {sequence}) {}
@@ -42,29 +43,73 @@ std::unique_ptr<Backend> make_backend(const LLMOptions& options, const Engine& e
   return make_cpu_backend({.threads = options.threads, .isa = options.isa});
 }
 
+// The streams of an LLM: one, or with Pearl one for the target and one for the drafter.
+struct Streams {
+  Streams(const LLMOptions& options, Backend& backend) {
+    if (options.loop == LoopKind::lockstep) {
+      if (options.draft_threads != 0) {
+        fail_argument("draft_threads belong to the pearl loop; without it all threads do all work");
+      }
+      target = backend.make_stream({});
+      return;
+    }
+    const Shares shares = divide(backend.cores(), options.draft_threads);
+    target = backend.make_stream(shares.target);
+    draft = backend.make_stream(shares.draft);
+  }
+
+  Stream& for_drafter() const { return draft ? *draft : *target; }
+
+  std::unique_ptr<Stream> target;
+  std::unique_ptr<Stream> draft;
+
+ private:
+  struct Shares {
+    StreamShare target, draft;
+  };
+
+  // Of a single core both get the whole. On a GPU the drafter's blocks go first: they are few, and
+  // the verdict waits for them.
+  static Shares divide(int cores, int32_t asked) {
+    constexpr int kDraftPriority = 1;
+    if (cores == 0) return {{}, {.priority = kDraftPriority}};
+    if (asked < 0 || (asked > 0 && asked >= cores)) {
+      fail_argument("draft_threads must be in [1, ", cores - 1, "] of ", cores,
+                    " threads, or 0, not ", asked);
+    }
+    if (cores == 1) return {{.cores = 1}, {.cores = 1}};
+    const int drafting = asked > 0 ? asked : std::max(1, cores / kDraftShare);
+    return {{.cores = cores - drafting}, {.first_core = cores - drafting, .cores = drafting}};
+  }
+
+  static constexpr int kDraftShare = 4;
+};
+
 }  // namespace
 
 struct LLM::State {
   State(const LLMOptions& options, std::shared_ptr<const Engine> engine)
       : backend(make_backend(options, *engine)),
-        stream(backend->make_stream({})),
+        streams(options, *backend),
         sequence(*backend, engine->plan().header.context, kMaxRunAhead + 2),
-        target(std::move(engine), *backend, *stream, &sequence) {
+        target(std::move(engine), *backend, *streams.target, &sequence) {
     if (!options.drafter.empty()) {
-      draft = std::make_unique<Loaded>(Engine::open(options.drafter), *backend, *stream, &sequence);
+      draft = std::make_unique<Loaded>(Engine::open(options.drafter), *backend,
+                                       streams.for_drafter(), &sequence);
       check_pair(target.model, draft->model);
       model_drafter = std::make_unique<ModelDrafter>(draft->lane);
     }
     if (options.prompt_lookup_max > 0) {
       ngram_drafter = std::make_unique<NgramDrafter>(
-          *backend, *stream, std::vector<Sequence*>{&sequence},
+          *backend, streams.for_drafter(), std::vector<Sequence*>{&sequence},
           NgramOptions{.shortest = options.prompt_lookup_min, .longest = options.prompt_lookup_max},
           model_drafter.get());
     }
     Drafter* drafter = ngram_drafter ? ngram_drafter.get() : model_drafter.get();
     generator = std::make_unique<Generator>(
         target.lane, drafter,
-        GeneratorOptions{.draft_tokens = options.num_speculative_tokens,
+        GeneratorOptions{.loop = options.loop,
+                         .draft_tokens = options.num_speculative_tokens,
                          .run_ahead = options.run_ahead,
                          .step_costs = options.step_costs,
                          .prefix_caching = options.enable_prefix_caching ? PrefixCaching::on
@@ -87,7 +132,7 @@ struct LLM::State {
   const pid_t process = getpid();
   std::mutex busy;
   std::unique_ptr<Backend> backend;
-  std::unique_ptr<Stream> stream;
+  Streams streams;
   Sequence sequence;
   Loaded target;
   std::unique_ptr<Loaded> draft;

@@ -98,6 +98,8 @@ class CpuBackend : public Backend {
 
   std::string name() const override { return concat("cpu:", kernels_.isa); }
 
+  int cores() const override { return threads_; }
+
   Layout weight_layout() const override { return Layout::panels16; }
 
   Buffer alloc(size_t bytes) override {

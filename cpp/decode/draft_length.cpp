@@ -42,20 +42,30 @@ void check_curve(const std::vector<StepTime>& curve) {
 
 }  // namespace
 
-DraftLength::DraftLength(StepCosts costs, int32_t most)
-    : costs_(std::move(costs)), most_(most), can_pay_(false), trials_(static_cast<size_t>(most)) {
+DraftLength::DraftLength(LoopKind loop, StepCosts costs, int32_t most)
+    : loop_(loop), costs_(std::move(costs)), most_(most), trials_(static_cast<size_t>(most)) {
   check_curve(costs_.target);
   check_curve(costs_.draft);
   if (most_ > 0) trials_[0] = {kAssumedTrials, kAssumedTrials * kAssumedAcceptance};
   if (costs_.target.empty()) return;
   for (int32_t length = 1; length <= most_; ++length) {
-    can_pay_ = can_pay_ || round_ms(length) < (length + 1) * round_ms(0);
+    const int32_t tokens = loop_ == LoopKind::pearl ? length : length + 1;
+    can_pay_ = can_pay_ || round_ms(length) < tokens * round_ms(0);
   }
 }
 
 double DraftLength::round_ms(int32_t length) const {
-  const double verify = step_ms(costs_.target, length + 1);
-  return costs_.draft.empty() ? verify : verify + length * step_ms(costs_.draft, 1);
+  const double draft = costs_.draft.empty() ? 0 : length * step_ms(costs_.draft, 1);
+  if (loop_ == LoopKind::pearl) {
+    return std::max(step_ms(costs_.target, std::max(1, length)), draft);
+  }
+  return step_ms(costs_.target, length + 1) + draft;
+}
+
+int32_t DraftLength::drafted_in_a_step() const {
+  if (costs_.draft.empty()) return most_;
+  const double ratio = step_ms(costs_.target, 1) / step_ms(costs_.draft, 1);
+  return static_cast<int32_t>(std::clamp(std::round(ratio), 1.0, static_cast<double>(most_)));
 }
 
 double DraftLength::catch_up_ms(int32_t unfed) const {
@@ -64,9 +74,26 @@ double DraftLength::catch_up_ms(int32_t unfed) const {
   return steps * step_ms(costs_.draft, std::min(unfed, kMaxStepRows));
 }
 
+double DraftLength::expected_tokens(int32_t length) const {
+  return loop_ == LoopKind::pearl ? pearl_tokens(length) : lockstep_tokens(length);
+}
+
+// The mean over the chain of rounds, each of which is a pre-verify (after a refusal) or a
+// post-verify, for a constant acceptance a: (1 + a + ... + a^(g-1)) / (1 + a - a^g).
+double DraftLength::pearl_tokens(int32_t length) const {
+  if (length == 0) return 1;
+  const double acceptance = trials_[0].held / trials_[0].reached;
+  double sum = 0, power = 1;
+  for (int32_t i = 0; i < length; ++i) {
+    sum += power;
+    power *= acceptance;
+  }
+  return sum / (1 + acceptance - power);
+}
+
 // 1 + a_1 + a_1 a_2 + ..., a_i being the acceptance at position i after acceptance before it. Each
 // position starts from what the one before it shows.
-double DraftLength::expected_tokens(int32_t length) const {
+double DraftLength::lockstep_tokens(int32_t length) const {
   double tokens = 1, all_held = 1, acceptance = 0;
   for (int32_t i = 0; i < length; ++i) {
     const Trials& at = trials_[static_cast<size_t>(i)];
@@ -97,6 +124,7 @@ int32_t DraftLength::most_worthwhile(const Round& round) const {
 int32_t DraftLength::choose(const Round& round) {
   if (costs_.target.empty()) return most_;
   if (!can_pay_ || round.left < 2) return 0;
+  if (loop_ == LoopKind::pearl && !has_verdicts_) return drafted_in_a_step();
   const int32_t best = most_worthwhile(round);
   if (best > 0) return best;
   const double plain = round_ms(0);
@@ -111,12 +139,14 @@ int32_t DraftLength::choose(const Round& round) {
 
 void DraftLength::observe(int32_t judged, int32_t accepted) {
   if (judged <= 0) return;
+  has_verdicts_ = true;
   for (Trials& at : trials_) {
     at.reached *= kMemory;
     at.held *= kMemory;
   }
   for (int32_t i = 0; i < std::min(judged, most_); ++i) {
-    Trials& at = trials_[static_cast<size_t>(i)];
+    const int32_t position = loop_ == LoopKind::pearl ? 0 : i;
+    Trials& at = trials_[static_cast<size_t>(position)];
     at.reached += 1;
     if (i < accepted) at.held += 1;
   }

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "base/error.h"
+#include "decode/lockstep.h"
+#include "decode/pearl.h"
 #include "decode/text_stream.h"
 
 namespace specrt {
@@ -52,6 +54,12 @@ const GeneratorOptions& checked(const GeneratorOptions& options, const Drafter* 
     fail_argument("num_speculative_tokens must be in [0, ", most, "], not ", options.draft_tokens);
   }
   return options;
+}
+
+std::unique_ptr<Loop> make_loop(LoopKind kind, Lane& target, Drafter* drafter) {
+  if (kind == LoopKind::lockstep) return std::make_unique<Lockstep>(target, drafter);
+  if (drafter == nullptr) fail_argument("the pearl loop needs a drafter");
+  return std::make_unique<Pearl>(target, drafter);
 }
 
 void append_logprobs(Completion& completion, const LogprobEntry& entry, int32_t count,
@@ -107,8 +115,8 @@ Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& opt
     : target_(target),
       drafter_(drafter),
       options_(checked(options, drafter)),
-      loop_(target, drafter),
-      draft_length_(options_.step_costs, options_.draft_tokens) {}
+      loop_(make_loop(options_.loop, target, drafter)),
+      draft_length_(options_.loop, options_.step_costs, options_.draft_tokens) {}
 
 void Generator::start(Request& request, std::span<const int32_t> prompt,
                       const SamplingParams& params) {
@@ -189,9 +197,9 @@ void Generator::prefill(Request& request, int32_t length) {
        begin += kMaxStepRows) {
     const int32_t end = std::min(begin + kMaxStepRows, length);
     if (end < length) {
-      loop_.enqueue_prompt_chunk(0, begin, end);
+      loop_->enqueue_prompt_chunk(0, begin, end);
     } else {
-      loop_.enqueue_prompt_verdict(0, begin, end);
+      loop_->enqueue_prompt_verdict(0, begin, end);
     }
     if (pace.chunk([&] { return request.report({}); })) continue;
     request.end(FinishReason::cancelled);
@@ -212,8 +220,9 @@ void Generator::enqueue_rounds(Request& request) {
     const int32_t draft_tokens = *request.next_draft;
     if (draft_tokens > 0 && !catch_up(request, draft_tokens)) return;
     request.next_draft.reset();
-    const int32_t positions = std::min(request.most_committed() + draft_tokens, request.limit);
-    request.in_flight.push_back({loop_.enqueue_round(draft_tokens, positions), draft_tokens + 1});
+    const Loop::Bounds bounds = loop_->bounds(draft_tokens);
+    const int32_t positions = std::min(request.most_committed() + bounds.reach, request.limit);
+    request.in_flight.push_back({loop_->enqueue_round(draft_tokens, positions), bounds.commits});
     request.unfed = draft_tokens > 0 ? draft_tokens + 2 : request.unfed + 1;
   }
 }
@@ -226,7 +235,7 @@ bool Generator::catch_up(Request& request, int32_t draft_tokens) {
   if (steps > static_cast<int32_t>(kChunksAhead) && !request.in_flight.empty()) return false;
   Pace pace(drafter_->stream());
   for (int32_t i = 0; i < steps; ++i) {
-    loop_.enqueue_catch_up(request.most_committed());
+    loop_->enqueue_catch_up(request.most_committed());
     if (pace.chunk([&] { return request.report({}); })) continue;
     request.end(FinishReason::cancelled);
     return false;

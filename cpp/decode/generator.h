@@ -3,11 +3,12 @@
 
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 
 #include "decode/draft_length.h"
-#include "decode/lockstep.h"
+#include "decode/loop.h"
 #include "specrt/types.h"
 
 namespace specrt {
@@ -21,6 +22,7 @@ enum class PrefixCaching {
 };
 
 struct GeneratorOptions {
+  LoopKind loop = LoopKind::lockstep;
   int32_t draft_tokens = 0;   // drafted tokens in a round at most
   int32_t run_ahead = 1;      // rounds enqueued before the verdict of an earlier one is read
   StepCosts step_costs = {};  // draft lengths follow from them; without, all rounds draft the most
@@ -54,7 +56,7 @@ class Generator {
   Lane& target_;
   Drafter* drafter_;
   GeneratorOptions options_;
-  Lockstep loop_;
+  std::unique_ptr<Loop> loop_;
   DraftLength draft_length_;
 
   // What the KV caches hold: all of `text` but its last token, and a part of that in the drafter's.

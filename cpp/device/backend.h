@@ -18,6 +18,9 @@ class Backend {
 
   virtual std::string name() const = 0;  // "cpu:avx512bf16", "cuda:sm_90:NVIDIA H200"
 
+  // Cores that streams divide among them; 0: all streams share the whole device.
+  virtual int cores() const = 0;
+
   virtual Layout weight_layout() const = 0;  // of the matrices that `linear` reads
 
   // Zero-filled, 64-byte aligned device memory. Throws when the machine cannot hold it.

@@ -90,6 +90,9 @@ void init_options(nb::module_& module) {
             for (const auto& [rows, ms] : draft) self->draft.push_back({rows, ms});
           },
           nb::arg("target") = nb::list(), nb::arg("draft") = nb::list());
+  nb::enum_<LoopKind>(module, "LoopKind")
+      .value("lockstep", LoopKind::lockstep)
+      .value("pearl", LoopKind::pearl);
   nb::class_<LLMOptions>(module, "LLMOptions")
       .def(nb::init<>())
       .def_rw("target", &LLMOptions::target)
@@ -97,6 +100,8 @@ void init_options(nb::module_& module) {
       .def_rw("prompt_lookup_min", &LLMOptions::prompt_lookup_min)
       .def_rw("prompt_lookup_max", &LLMOptions::prompt_lookup_max)
       .def_rw("num_speculative_tokens", &LLMOptions::num_speculative_tokens)
+      .def_rw("loop", &LLMOptions::loop)
+      .def_rw("draft_threads", &LLMOptions::draft_threads)
       .def_rw("step_costs", &LLMOptions::step_costs)
       .def_rw("device", &LLMOptions::device)
       .def_rw("threads", &LLMOptions::threads)

@@ -29,12 +29,16 @@ class LLM:
         bundle: folder made by `specrt build`, or "demo" for the packaged models.
         method: "auto", "autoregressive", "speculative" (the bundle's draft model), "ngram" (what
             followed the same tokens before) or "ngram+speculative" (the draft model where that
-            finds nothing). The output is the same with each.
+            finds nothing); "pearl" drafts with the draft model while the target verifies the draft
+            before, "pearl:ngram" and "pearl:ngram+speculative" do so with those. The output is the
+            same with each.
         num_speculative_tokens: tokens drafted in every round, 1 to 63; None drafts as many as
             should pay, by the bundle's step times and by how the last drafts held, down to none.
         speculative_config: the two arguments above as vLLM spells them, for example
             {"method": "draft_model", "num_speculative_tokens": 4}.
         threads: cores that a CPU bundle uses; None takes all that the process may run on.
+        draft_threads: of these, the drafter's own under "pearl"; None takes a quarter, at least
+            one. The target gets the others.
         isa: instruction set that a CPU bundle uses instead of the best one, for tests.
         device: number of the GPU that runs a CUDA bundle.
         run_ahead: rounds enqueued before an earlier verdict is read, 0 to 8.
@@ -54,6 +58,7 @@ class LLM:
         speculative_config: Mapping[str, object] | None = None,
         threads: int | None = None,
         *,
+        draft_threads: int | None = None,
         isa: str = "",
         device: int = 0,
         run_ahead: int = 1,
@@ -66,6 +71,7 @@ class LLM:
         if isinstance(device, bool) or not isinstance(device, int) or not 0 <= device < 1024:
             raise ValueError(f"device must be the number of a GPU, from 0 on, not {device!r}")
         self.threads = threads or cores
+        _check_draft_threads(draft_threads, self.threads)
         choice = choose_method(self.bundle, method, num_speculative_tokens, speculative_config)
         self._choice: MethodChoice = choice
         self.tokenizer = Tokenizer(self.bundle.path)
@@ -76,6 +82,9 @@ class LLM:
         options.prompt_lookup_min, options.prompt_lookup_max = choice.lookup or (0, 0)
         options.num_speculative_tokens = choice.num_speculative_tokens
         options.step_costs = _step_costs(self.bundle, choice)
+        if choice.overlaps:
+            options.loop = _core.LoopKind.pearl
+            options.draft_threads = draft_threads or 0
         options.threads = self.threads
         options.run_ahead = run_ahead
         options.enable_prefix_caching = enable_prefix_caching
@@ -248,6 +257,15 @@ class LLM:
         finally:
             wanted.clear()
             worker.join()
+
+
+def _check_draft_threads(draft_threads: object, threads: int) -> None:
+    whole = isinstance(draft_threads, int) and not isinstance(draft_threads, bool)
+    if draft_threads is not None and not (whole and 1 <= draft_threads < threads):
+        raise ValueError(
+            f"draft_threads must be at least 1 and leave the target one of {threads} threads, "
+            f"not {draft_threads!r}"
+        )
 
 
 def _step_costs(bundle: Bundle, choice: MethodChoice) -> _core.StepCosts:

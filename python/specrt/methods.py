@@ -7,16 +7,33 @@ from typing import Literal
 from specrt.bundle import Bundle
 from specrt.curves import fastest_method
 
-METHODS = ("auto", "autoregressive", "speculative", "ngram", "ngram+speculative")
+_PEARL = "pearl"
+METHODS = (
+    "auto",
+    "autoregressive",
+    "speculative",
+    "ngram",
+    "ngram+speculative",
+    _PEARL,
+    f"{_PEARL}:ngram",
+    f"{_PEARL}:ngram+speculative",
+)
 
-# vLLM's words for the same thing.
-_ALIASES = {"draft_model": "speculative"}
+# The first are vLLM's words for the same thing.
+_ALIASES = {
+    "draft_model": "speculative",
+    f"{_PEARL}:speculative": _PEARL,
+    f"{_PEARL}:draft_model": _PEARL,
+}
 
 _CONFIG_KEYS = ("method", "num_speculative_tokens", "prompt_lookup_max", "prompt_lookup_min")
 _MAX_LOOKUP = 16
 _DEFAULT_LOOKUP = (2, 4)
 
-_WITH_DRAFT_MODEL = ("speculative", "ngram+speculative")
+_WITH_DRAFT_MODEL = ("speculative", "ngram+speculative", _PEARL, f"{_PEARL}:ngram+speculative")
+
+# Drafting with a lookup takes no time that could be hidden behind a step.
+_NEVER_FASTEST = (f"{_PEARL}:ngram", f"{_PEARL}:ngram+speculative")
 
 _MAX_SPECULATIVE_TOKENS = 63
 _DEFAULT_SPECULATIVE_TOKENS = 4  # where no step times are known
@@ -43,6 +60,16 @@ class MethodChoice:
     def uses_draft_model(self) -> bool:
         """Whether the bundle's draft model drafts."""
         return self.method in _WITH_DRAFT_MODEL
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the next draft is made while the one before is verified (PEARL)."""
+        return overlaps(self.method)
+
+
+def overlaps(method: str) -> bool:
+    """Whether `method` drafts and verifies at the same time."""
+    return method.partition(":")[0] == _PEARL
 
 
 @dataclass(frozen=True)
@@ -88,11 +115,12 @@ def choose_method(
 
 
 def available_methods(bundle: Bundle) -> list[str]:
-    """The methods that `bundle` can run, "auto" left out."""
+    """The methods of `bundle` that "auto" chooses among."""
     return [
         name
         for name in METHODS
-        if name != "auto" and (bundle.has_draft or name not in _WITH_DRAFT_MODEL)
+        if name not in ("auto", *_NEVER_FASTEST)
+        and (bundle.has_draft or name not in _WITH_DRAFT_MODEL)
     ]
 
 

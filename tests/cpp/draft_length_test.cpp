@@ -41,27 +41,27 @@ double time_of(const StepCosts& costs, int32_t length) {
 }
 
 TEST_CASE("without costs every round drafts the most") {
-  DraftLength lengths({}, 5);
+  DraftLength lengths(LoopKind::lockstep, {}, 5);
   lengths.observe(5, 0);
   CHECK_EQ(lengths.choose({.unfed = 1, .left = 2}), 5);
 }
 
 TEST_CASE("with a perfect and cheap drafter the length reaches the most") {
-  DraftLength lengths(costs_with(0.05), kMost);
+  DraftLength lengths(LoopKind::lockstep, costs_with(0.05), kMost);
   const std::vector<int32_t> chosen = simulate(lengths, 1.0, 60, 1);
   CHECK(chosen.front() > 0);
   CHECK_EQ(chosen.back(), kMost);
 }
 
 TEST_CASE("a drafter that cannot pay is never asked") {
-  DraftLength lengths(costs_with(1.1), kMost);
+  DraftLength lengths(LoopKind::lockstep, costs_with(1.1), kMost);
   for (const int32_t length : simulate(lengths, 1.0, 500, 1)) CHECK_EQ(length, 0);
 }
 
 TEST_CASE("useless drafts cost less than a hundredth of the time") {
   for (const double draft_ms : {0.05, 0.2, 0.5}) {
     const StepCosts costs = costs_with(draft_ms);
-    DraftLength lengths(costs, kMost);
+    DraftLength lengths(LoopKind::lockstep, costs, kMost);
     simulate(lengths, 0.0, 40, 1);
     double time = 0;
     const std::vector<int32_t> chosen = simulate(lengths, 0.0, 4000, 2);
@@ -72,7 +72,7 @@ TEST_CASE("useless drafts cost less than a hundredth of the time") {
 }
 
 TEST_CASE("when drafts begin to hold it notices") {
-  DraftLength lengths(costs_with(0.1), kMost);
+  DraftLength lengths(LoopKind::lockstep, costs_with(0.1), kMost);
   simulate(lengths, 0.0, 200, 1);
   const std::vector<int32_t> chosen = simulate(lengths, 0.95, 400, 2);
   int32_t drafted = 0;
@@ -88,7 +88,7 @@ TEST_CASE("the length settles near the best for the acceptance") {
       return (1 - std::pow(acceptance, k + 1)) / (1 - acceptance) / time_of(costs, k);
     };
     for (int32_t k = 0; k <= kMost; ++k) best_rate = std::max(best_rate, rate(k));
-    DraftLength lengths(costs, kMost);
+    DraftLength lengths(LoopKind::lockstep, costs, kMost);
     simulate(lengths, acceptance, 100, 3);
     double tokens = 0, time = 0;
     for (const int32_t k : simulate(lengths, acceptance, 3000, 4)) {
@@ -100,14 +100,14 @@ TEST_CASE("the length settles near the best for the acceptance") {
 }
 
 TEST_CASE("a drafter that must read a long prompt is not asked for a few tokens") {
-  DraftLength lengths(costs_with(0.2), kMost);
+  DraftLength lengths(LoopKind::lockstep, costs_with(0.2), kMost);
   CHECK_EQ(lengths.choose({.unfed = 2000, .left = 4}), 0);
   CHECK(lengths.choose({.unfed = 2000, .left = 1000}) > 0);
   CHECK(lengths.choose({.unfed = 2, .left = 4}) > 0);
 }
 
 TEST_CASE("a lookup costs nothing, so little acceptance is enough") {
-  DraftLength lengths({.target = costs_with(1).target, .draft = {}}, kMost);
+  DraftLength lengths(LoopKind::lockstep, {.target = costs_with(1).target, .draft = {}}, kMost);
   const std::vector<int32_t> chosen = simulate(lengths, 0.1, 300, 5);
   int32_t drafted = 0;
   for (const int32_t length : chosen) drafted += length > 0 ? 1 : 0;
@@ -116,8 +116,9 @@ TEST_CASE("a lookup costs nothing, so little acceptance is enough") {
 
 TEST_CASE("costs that cannot be are refused") {
   const auto refused = [](std::vector<StepTime> target, const char* why) {
-    CHECK_THROWS_WITH_AS(DraftLength({.target = std::move(target), .draft = {}}, 4),
-                         doctest::Contains(why), Error);
+    CHECK_THROWS_WITH_AS(
+        DraftLength(LoopKind::lockstep, {.target = std::move(target), .draft = {}}, 4),
+        doctest::Contains(why), Error);
   };
   refused({{2, 1.0}, {2, 1.5}}, "ascending rows");
   refused({{0, 1.0}}, "ascending rows");

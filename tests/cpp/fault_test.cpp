@@ -7,19 +7,33 @@ namespace specrt::testing {
 namespace {
 
 // Share of `runs` random configurations in which the fault shows.
-double noticed(Fault fault, uint64_t runs) {
+double noticed(Fault fault, uint64_t runs, LoopKind loop = LoopKind::lockstep) {
   uint64_t count = 0;
   for (uint64_t index = 0; index < runs; ++index) {
     Config config = draw_config(4'000'000 + index, 1);
+    config.loop = loop;
     config.rig.streams = StreamUse::separate;
     config.rig.fault = fault;
     Rig rig(config.rig);
-    if (!difference(rig, config, run_lockstep(rig, config)).empty()) ++count;
+    if (!difference(rig, config, run_loop(rig, config)).empty()) ++count;
   }
   return static_cast<double>(count) / static_cast<double>(runs);
 }
 
-TEST_CASE("without a fault nothing is reported") { CHECK_EQ(noticed(Fault::none, 300), 0); }
+TEST_CASE("without a fault nothing is reported") {
+  CHECK_EQ(noticed(Fault::none, 300), 0);
+  CHECK_EQ(noticed(Fault::none, 300, LoopKind::pearl), 0);
+}
+
+TEST_CASE("under Pearl, too, mistakes are noticed") {
+  CHECK(noticed(Fault::judged_at_next_position, 300, LoopKind::pearl) > 0.5);
+  CHECK(noticed(Fault::draft_kv_too_long, 300, LoopKind::pearl) > 0.5);
+  CHECK(noticed(Fault::draft_does_not_wait, 300, LoopKind::pearl) > 0.5);
+  CHECK(noticed(Fault::target_does_not_wait, 300, LoopKind::pearl) > 0.5);
+  CHECK(noticed(Fault::eos_ignored, 300, LoopKind::pearl) > 0.2);
+  CHECK(noticed(Fault::draft_beyond_limit, 300, LoopKind::pearl) > 0.1);
+  CHECK(noticed(Fault::kv_row_not_written, 300, LoopKind::pearl) > 0.2);
+}
 
 TEST_CASE("a verdict with the noise of another position changes the tokens") {
   CHECK(noticed(Fault::judged_at_next_position, 300) > 0.5);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "decode/lockstep.h"
 #include "table_rig.h"
 
 namespace specrt::testing {
@@ -228,7 +229,7 @@ TEST_CASE("two sequences of which one has stopped") {
   for (const int32_t depth : {0, 1, 2}) {
     config.depth = depth;
     Rig rig(config.rig);
-    const Outcome outcome = run_lockstep(rig, config);
+    const Outcome outcome = run_loop(rig, config);
     CHECK_EQ(difference(rig, config, outcome), "");
     CHECK_EQ(outcome.tokens[0].size(), 1);
     CHECK_EQ(outcome.tokens[1].size(), 20);

@@ -5,6 +5,8 @@
 #include <set>
 
 #include "base/error.h"
+#include "decode/lockstep.h"
+#include "decode/pearl.h"
 #include "table_rig.h"
 
 namespace specrt::testing {
@@ -24,6 +26,12 @@ std::vector<int32_t> long_prompt(int32_t length) {
   std::vector<int32_t> prompt;
   for (int32_t i = 0; i < length; ++i) prompt.push_back(dice.between(0, 7));
   return prompt;
+}
+
+Generator make_generator(Rig& rig, const Config& config) {
+  return {*rig.target,
+          rig.drafter.get(),
+          {.loop = config.loop, .draft_tokens = config.draft_tokens, .run_ahead = config.depth}};
 }
 
 // Runs once and says what is wrong; empty when nothing is.
@@ -56,6 +64,7 @@ TEST_CASE("random configurations through Generator give the tokens of direct sam
       config.draft_tokens = 0;
       if (index % 2 == 0) config.rig.window = 0;
     }
+    config.loop = loop_of(index / 2, config);
     Rig rig(config.rig);
     const std::string wrong = run_and_compare(rig, config);
     REQUIRE_MESSAGE(wrong.empty(), "configuration ", index, ": ", wrong);
@@ -79,6 +88,7 @@ TEST_CASE("draft lengths that follow the costs give the tokens of direct samplin
     config.draft_tokens = 8;
     config.costs = draw_costs(index);
     if (index % 3 == 0) config.rig.ngram = 2;
+    config.loop = loop_of(index, config);
     Rig rig(config.rig);
     const Outcome outcome = run_generator(rig, config, {});
     const std::string wrong = difference(rig, config, outcome);
@@ -96,9 +106,9 @@ TEST_CASE("a prompt that begins as the text before feeds only what differs") {
     config.rig.streams = index % 2 == 0 ? StreamUse::separate : StreamUse::shared;
     config.asks[0].prompt = long_prompt(dice.between(1, 100));
     config.asks[0].max_tokens = dice.between(1, 20);
+    config.loop = loop_of(index / 2, config);
     Rig rig(config.rig);
-    Generator generator(*rig.target, rig.drafter.get(),
-                        {.draft_tokens = config.draft_tokens, .run_ahead = config.depth});
+    Generator generator = make_generator(rig, config);
     for (int turn = 0; turn < 4; ++turn) {
       std::vector<int32_t>& prompt = config.asks[0].prompt;
       const Completion done = generator.generate(prompt, config.asks[0].params(), {});
@@ -160,9 +170,12 @@ TEST_CASE("prompts of several chunks") {
       Config config = plain_config(5, 1);
       config.rig.window = window;
       config.asks[0].prompt = long_prompt(length);
-      Rig rig(config.rig);
-      const std::string wrong = run_and_compare(rig, config);
-      REQUIRE_MESSAGE(wrong.empty(), "length ", length, ": ", wrong);
+      for (const LoopKind loop : {LoopKind::lockstep, LoopKind::pearl}) {
+        config.loop = loop;
+        Rig rig(config.rig);
+        const std::string wrong = run_and_compare(rig, config);
+        REQUIRE_MESSAGE(wrong.empty(), "length ", length, ": ", wrong);
+      }
     }
   }
 }
@@ -201,10 +214,10 @@ TEST_CASE("a callback that cancels gets nothing more, and the next request is ri
         plain_config(1 + static_cast<int32_t>(index % 8), static_cast<int32_t>(index % 3));
     config.rig.schedule_seed = index;
     config.rig.streams = index % 2 == 0 ? StreamUse::separate : StreamUse::shared;
+    config.loop = loop_of(index / 2, config);
     Rig rig(config.rig);
     const std::vector<int32_t> whole = direct(rig, config.asks[0]);
-    Generator generator(*rig.target, rig.drafter.get(),
-                        {.draft_tokens = config.draft_tokens, .run_ahead = config.depth});
+    Generator generator = make_generator(rig, config);
     uint64_t calls = 0;
     const uint64_t last = 1 + index % 5;
     const Completion cut = generator.generate(config.asks[0].prompt, config.asks[0].params(),
@@ -246,10 +259,10 @@ TEST_CASE("an op that throws reaches the caller, and the next request is right")
     Config config = plain_config(static_cast<int32_t>(index % 5), static_cast<int32_t>(index % 3));
     config.rig.schedule_seed = index;
     config.rig.streams = index % 2 == 0 ? StreamUse::separate : StreamUse::shared;
+    config.loop = loop_of(index / 2, config);
     Rig rig(config.rig);
     // Half of the requests are cancelled around the moment of the error.
-    Generator generator(*rig.target, rig.drafter.get(),
-                        {.draft_tokens = config.draft_tokens, .run_ahead = config.depth});
+    Generator generator = make_generator(rig, config);
     const uint64_t cancel_at = index % 4 < 2 ? 0 : 1 + index % 7;
     if (run_with_error(generator, rig, config, 1 + index / 4, cancel_at)) ++thrown;
     const std::string wrong = run_and_compare(rig, config);
@@ -289,6 +302,25 @@ TEST_CASE("over a thousand rounds there are as many recordings as shapes") {
   CHECK(rig.backend.violations().empty());
 }
 
+TEST_CASE("under Pearl, too, there are as many recordings as shapes") {
+  Config config = plain_config(kRandomLength, 1);
+  config.rig.context = 9000;
+  config.rig.window = 9000;
+  Rig rig(config.rig);
+  Pearl loop(*rig.target, rig.drafter.get());
+  Dice dice(3);
+  const std::vector<int32_t> prompt{1, 2, 3};
+  rig.sequences[0]->begin(*rig.target_stream, {.prompt = prompt, .max_tokens = 8990}, {});
+  loop.enqueue_prompt_verdict(0, 0, 3);
+  for (int round = 0; round < 1000; ++round) {
+    loop.enqueue_round(dice.between(0, 12), 50 + 9 * round).wait();
+  }
+  const size_t drafts = 12, steps = 2, judges = 2;  // up to 8 rows and up to 16
+  CHECK_EQ(loop.recordings(), 3 * (drafts + steps) + judges);
+  CHECK_EQ(rig.backend.recordings(), loop.recordings());
+  CHECK(rig.backend.violations().empty());
+}
+
 TEST_CASE("arguments are refused by name and change nothing") {
   const Config config = plain_config(4, 1);
   Rig rig(config.rig);
@@ -307,6 +339,8 @@ TEST_CASE("arguments are refused by name and change nothing") {
                        "17 stop tokens; at most 16 are possible", Error);
   CHECK_THROWS_WITH_AS(Generator(*rig.target, nullptr, {.draft_tokens = 1, .run_ahead = 1}),
                        "num_speculative_tokens must be in [0, 0], not 1", Error);
+  CHECK_THROWS_WITH_AS(Generator(*rig.target, nullptr, {.loop = LoopKind::pearl}),
+                       "the pearl loop needs a drafter", Error);
   CHECK_THROWS_WITH_AS(Generator(*rig.target, nullptr, {.draft_tokens = 0, .run_ahead = 9}),
                        "run_ahead must be in [0, 8], not 9", Error);
   CHECK_EQ(run_and_compare(rig, config), "");

@@ -35,6 +35,7 @@ class ScriptedBackend final : public Backend {
   ScriptedBackend& operator=(const ScriptedBackend&) = delete;
 
   std::string name() const override { return "scripted"; }
+  int cores() const override { return 0; }
   Layout weight_layout() const override { return Layout::panels16; }
   Buffer alloc(size_t bytes) override;
   Buffer alloc_shared(size_t bytes) override { return alloc(bytes); }

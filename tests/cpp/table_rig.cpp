@@ -4,6 +4,8 @@
 #include <deque>
 
 #include "base/error.h"
+#include "decode/lockstep.h"
+#include "decode/pearl.h"
 
 namespace specrt::testing {
 namespace {
@@ -83,6 +85,11 @@ std::string Config::text() const {
   return out;
 }
 
+LoopKind loop_of(uint64_t index, const Config& config) {
+  const bool drafts = config.rig.window > 0 || config.rig.ngram > 0;
+  return drafts && index % 2 == 1 ? LoopKind::pearl : LoopKind::lockstep;
+}
+
 Config draw_config(uint64_t index, int32_t sequences) {
   Dice dice(index);
   Config config;
@@ -146,9 +153,11 @@ Outcome run_generator(const Config& config) {
 }
 
 Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
-  Generator generator(
-      *rig.target, rig.drafter.get(),
-      {.draft_tokens = config.draft_tokens, .run_ahead = config.depth, .step_costs = config.costs});
+  Generator generator(*rig.target, rig.drafter.get(),
+                      {.loop = config.loop,
+                       .draft_tokens = config.draft_tokens,
+                       .run_ahead = config.depth,
+                       .step_costs = config.costs});
   const Sequence& sequence = *rig.sequences[0];
   const Ask& ask = config.asks[0];
   Outcome outcome;
@@ -175,8 +184,10 @@ Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
   size_t committed = completion.token_ids.empty() ? 0 : 1;
   for (const RoundRecord& round : completion.metrics.rounds) {
     committed += static_cast<size_t>(round.committed);
-    if (round.accepted > round.drafted || round.committed < 1 ||
-        round.committed > round.accepted + 1 || round.committed < round.accepted) {
+    // Pearl judges in a round what the round before drafted.
+    const bool unjudged = config.loop == LoopKind::lockstep && round.accepted > round.drafted;
+    if (unjudged || round.committed < 1 || round.committed > round.accepted + 1 ||
+        round.committed < round.accepted) {
       outcome.problems.push_back(concat("a round drafted ", round.drafted, ", accepted ",
                                         round.accepted, ", committed ", round.committed));
     }
@@ -187,7 +198,7 @@ Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
 
 namespace {
 
-// The host side of a Lockstep run: reads the entries of all sequences and checks that they follow
+// The host side of a run: reads the entries of all sequences and checks that they follow
 // one another.
 class Reader {
  public:
@@ -196,7 +207,11 @@ class Reader {
     outcome.tokens.resize(config.asks.size());
   }
 
-  void read(size_t s, uint32_t round, int32_t draft_tokens) {
+  struct Most {
+    int32_t drafted, judged;  // in a round
+  };
+
+  void read(size_t s, uint32_t round, const Most& most) {
     const LogEntry& entry = rig_.sequences[s]->entry(round);
     rig_.backend.host_reads(entry);
     std::vector<int32_t>& tokens = outcome_.tokens[s];
@@ -207,7 +222,7 @@ class Reader {
     }
     if ((entry.count == 0) != stopped_[s])
       complain("entry ", round, " has ", entry.count, " tokens");
-    if (entry.drafted > draft_tokens || entry.judged > entry.drafted ||
+    if (entry.drafted > most.drafted || entry.judged > most.judged ||
         entry.accepted > entry.judged || entry.count > entry.accepted + 1) {
       complain("entry ", round, ": drafted ", entry.drafted, ", judged ", entry.judged,
                ", accepted ", entry.accepted, ", committed ", entry.count);
@@ -232,7 +247,12 @@ class Reader {
   std::vector<bool> stopped_;
 };
 
-void begin_sequence(Rig& rig, Lockstep& loop, const Ask& ask, size_t s) {
+std::unique_ptr<Loop> make_loop(LoopKind kind, Rig& rig) {
+  if (kind == LoopKind::lockstep) return std::make_unique<Lockstep>(*rig.target, rig.drafter.get());
+  return std::make_unique<Pearl>(*rig.target, rig.drafter.get());
+}
+
+void begin_sequence(Rig& rig, Loop& loop, const Ask& ask, size_t s) {
   const auto length = static_cast<int32_t>(ask.prompt.size());
   rig.sequences[s]->begin(
       *rig.target_stream,
@@ -243,27 +263,27 @@ void begin_sequence(Rig& rig, Lockstep& loop, const Ask& ask, size_t s) {
 
 }  // namespace
 
-Outcome run_lockstep(const Config& config) {
+Outcome run_loop(const Config& config) {
   Rig rig(config.rig);
-  return run_lockstep(rig, config);
+  return run_loop(rig, config);
 }
 
-Outcome run_lockstep(Rig& rig, const Config& config) {
+Outcome run_loop(Rig& rig, const Config& config) {
   struct Round {
     Event event;
-    int32_t draft_tokens;
+    Reader::Most most;
   };
   Outcome outcome;
   Dice dice(config.rig.schedule_seed + 1);
-  Lockstep loop(*rig.target, rig.drafter.get());
+  const std::unique_ptr<Loop> loop = make_loop(config.loop, rig);
   Reader reader(rig, config, outcome);
-  for (size_t s = 0; s < config.asks.size(); ++s) begin_sequence(rig, loop, config.asks[s], s);
-  std::deque<Round> rounds{{rig.target_stream->record(), 0}};
+  for (size_t s = 0; s < config.asks.size(); ++s) begin_sequence(rig, *loop, config.asks[s], s);
+  std::deque<Round> rounds{{rig.target_stream->record(), {0, 0}}};
+  int32_t last = 0;  // length of the draft before
   uint32_t next = 0;
   const auto read_oldest = [&] {
     rounds.front().event.wait();
-    for (size_t s = 0; s < config.asks.size(); ++s)
-      reader.read(s, next, rounds.front().draft_tokens);
+    for (size_t s = 0; s < config.asks.size(); ++s) reader.read(s, next, rounds.front().most);
     rounds.pop_front();
     ++next;
   };
@@ -271,8 +291,10 @@ Outcome run_lockstep(Rig& rig, const Config& config) {
     while (rounds.size() <= static_cast<size_t>(config.depth)) {
       const int32_t k =
           config.draft_tokens == kRandomLength ? dice.between(0, 8) : config.draft_tokens;
-      if (rig.drafter && dice.between(0, 2) == 0) loop.enqueue_catch_up(config.rig.context);
-      rounds.push_back({loop.enqueue_round(k, config.rig.context), k});
+      if (rig.drafter && dice.between(0, 2) == 0) loop->enqueue_catch_up(config.rig.context);
+      const int32_t judged = config.loop == LoopKind::pearl ? std::max(1, last) : k;
+      rounds.push_back({loop->enqueue_round(k, config.rig.context), {k, judged}});
+      last = k;
     }
     read_oldest();
   }

@@ -82,6 +82,7 @@ struct Ask {
 
 struct Config {
   RigOptions rig;
+  LoopKind loop = LoopKind::lockstep;
   std::vector<Ask> asks;     // one for each sequence
   int32_t draft_tokens = 4;  // kRandomLength: another length in every round
   int32_t depth = 1;
@@ -91,6 +92,9 @@ struct Config {
 };
 
 inline constexpr int32_t kRandomLength = -1;
+
+// Lockstep for even numbers, Pearl for odd ones; Lockstep where nothing drafts.
+LoopKind loop_of(uint64_t index, const Config& config);
 
 // Configuration number `index` of the random tests.
 Config draw_config(uint64_t index, int32_t sequences);
@@ -110,9 +114,9 @@ struct Outcome {
 Outcome run_generator(const Config& config);
 Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also);
 
-// Runs the configuration through Lockstep as a host would, `depth` rounds ahead.
-Outcome run_lockstep(const Config& config);
-Outcome run_lockstep(Rig& rig, const Config& config);
+// Runs the configuration through its loop as a host would, `depth` rounds ahead.
+Outcome run_loop(const Config& config);
+Outcome run_loop(Rig& rig, const Config& config);
 
 // Empty when the outcome is that of direct sampling and no check failed.
 std::string difference(const Rig& rig, const Config& config, const Outcome& outcome);

@@ -25,6 +25,10 @@ struct LLMOptions {
   int32_t prompt_lookup_min = 0;
   int32_t prompt_lookup_max = 0;
   int32_t num_speculative_tokens = 0;  // drafted tokens in a round at most, 0 .. 63
+  // Pearl drafts while it verifies, on a stream of its own: `draft_threads` of the threads (0: a
+  // quarter, at least one) belong to the drafter, the others to the target.
+  LoopKind loop = LoopKind::lockstep;
+  int32_t draft_threads = 0;
   // With step times of this machine (LLM::time_steps), each round drafts as many tokens as should
   // pay by them and by the drafts of late, down to none. Without, every round drafts the most.
   StepCosts step_costs{};

@@ -39,6 +39,12 @@ struct SamplingParams {
   std::optional<int32_t> logprobs;
 };
 
+// How drafting and verifying take turns.
+enum class LoopKind {
+  lockstep,  // draft, then verify
+  pearl,     // draft and verify at the same time (PEARL, arXiv 2408.11850)
+};
+
 struct StepTime {
   int32_t rows = 0;  // >= 1
   double milliseconds = 0;

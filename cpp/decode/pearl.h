@@ -1,0 +1,33 @@
+// PEARL (arXiv 2408.11850): draft and verify at the same time. While the target feeds the tail, the
+// drafter writes the next draft behind it; then one verdict judges the tail and the first token of
+// that draft.
+//
+//   draft stream:   wait for the last commit | draft            |
+//   target stream:                           | feed the tail    | wait for the draft | judge,
+//   commit
+//
+// Pre-verify is a tail of one token: the row that it feeds judges the first drafted token
+// (section 4.1 of the paper). Post-verify is a longer tail: all that was drafted in the round
+// before (section 4.2). If everything holds, the draft becomes the next tail, without a bonus
+// token; if something is refused, the draft is dropped with it. A round without a draft gives the
+// bonus token instead, so a draft length of 0 is one autoregressive step.
+#pragma once
+
+#include "decode/loop.h"
+
+namespace specrt {
+
+class Pearl final : public Loop {
+ public:
+  using Loop::Loop;
+
+  Bounds bounds(int32_t draft_tokens) const override;
+  Event enqueue_round(int32_t draft_tokens, int32_t positions) override;
+
+ private:
+  int32_t most_tail() const;
+
+  int32_t last_draft_ = 0;  // tokens that the round before drafted at most: the tail, if they held
+};
+
+}  // namespace specrt
