@@ -172,6 +172,9 @@ class CudaBackend final : public Backend {
     check(args);
     cuda::pick_draft(handle(stream), args);
   }
+  void clock_step(Stream&, const ClockStepArgs&) override {
+    fail("steps of a CUDA engine cannot be traced or paced; use a CPU engine");
+  }
   void feed_tail(Stream& stream, const FeedTailArgs& args) override {
     cuda::feed_tail(handle(stream), args);
   }

@@ -21,8 +21,9 @@ namespace {
 
 // One engine loaded on a stream.
 struct Loaded {
-  Loaded(std::shared_ptr<const Engine> engine, Backend& backend, Stream& stream, Sequence* sequence)
-      : model(std::move(engine), backend), lane(model, stream, {sequence}) {}
+  Loaded(std::shared_ptr<const Engine> engine, Backend& backend, Stream& stream, Sequence* sequence,
+         const LaneOptions& options)
+      : model(std::move(engine), backend), lane(model, stream, {sequence}, options) {}
 
   Model model;
   Lane lane;
@@ -41,6 +42,15 @@ std::unique_ptr<Backend> make_backend(const LLMOptions& options, const Engine& e
     return make_cuda_backend({.device = options.device});
   }
   return make_cpu_backend({.threads = options.threads, .isa = options.isa});
+}
+
+LaneOptions lane_options(const LLMOptions& options, double pace_ms) {
+  constexpr double kSlowest = 60'000;
+  if (!(pace_ms >= 0 && pace_ms <= kSlowest)) {
+    fail_argument("a paced step must last 0 to ", kSlowest, " ms, not ", pace_ms);
+  }
+  const bool clocked = options.trace_steps || pace_ms > 0;
+  return {.clocking = clocked ? StepClocking::on : StepClocking::off, .least_step_ms = pace_ms};
 }
 
 // The streams of an LLM: one, or with Pearl one for the target and one for the drafter.
@@ -92,10 +102,12 @@ struct LLM::State {
       : backend(make_backend(options, *engine)),
         streams(options, *backend),
         sequence(*backend, engine->plan().header.context, kMaxRunAhead + 2),
-        target(std::move(engine), *backend, *streams.target, &sequence) {
+        target(std::move(engine), *backend, *streams.target, &sequence,
+               lane_options(options, options.pace_target_ms)) {
     if (!options.drafter.empty()) {
-      draft = std::make_unique<Loaded>(Engine::open(options.drafter), *backend,
-                                       streams.for_drafter(), &sequence);
+      draft =
+          std::make_unique<Loaded>(Engine::open(options.drafter), *backend, streams.for_drafter(),
+                                   &sequence, lane_options(options, options.pace_draft_ms));
       check_pair(target.model, draft->model);
       model_drafter = std::make_unique<ModelDrafter>(draft->lane);
     }

@@ -187,6 +187,9 @@ class CpuBackend : public Backend {
   void feed_tail(Stream& stream, const FeedTailArgs& args) override {
     own_stream(stream).enqueue(args);
   }
+  void clock_step(Stream& stream, const ClockStepArgs& args) override {
+    own_stream(stream).enqueue(args);
+  }
 
  private:
   template <typename Args>

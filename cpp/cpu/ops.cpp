@@ -1,7 +1,9 @@
 #include "cpu/ops.h"
 
 #include <array>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "base/error.h"
 #include "cpu/adjust.h"
@@ -197,6 +199,32 @@ void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
       cells, args.sequence.tok, [&](int32_t i, int32_t) { return chosen[static_cast<size_t>(i)]; });
   if (cells.logprobs > 0) log_verdict(args, verdict, begin, team);
   commit(args.sequence, verdict);
+}
+
+int64_t now_ns() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+}
+
+// Sleeps for most of the time, as other streams may need the core, and spins for the rest, because
+// sleep ends late.
+void wait_until(int64_t end) {
+  constexpr int64_t kSpinNs = 100'000;
+  const int64_t left = end - now_ns();
+  if (left > kSpinNs) std::this_thread::sleep_for(std::chrono::nanoseconds(left - kSpinNs));
+  while (now_ns() < end) {
+  }
+}
+
+void run(const Kernels&, const ClockStepArgs& args, Team&) {
+  if (list_rows(args.rows).count == 0) return;
+  StepClock& clock = *args.clock;
+  if (args.edge == ClockEdge::begin) {
+    clock.begun = now_ns();
+    return;
+  }
+  wait_until(clock.begun + static_cast<int64_t>(args.least_ms * 1e6));
+  finish_step(clock, now_ns());
 }
 
 }  // namespace

@@ -22,6 +22,9 @@ class Drafter {
   virtual Stream& stream() const = 0;
   virtual Backend& backend() const = 0;
 
+  // When its steps ran; null without steps or without a clock.
+  virtual const StepClock* clock() const = 0;
+
   // Positions that the drafter can feed; beyond them it drafts nothing.
   virtual int32_t window() const = 0;
 

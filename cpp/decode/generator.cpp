@@ -10,6 +10,7 @@
 #include "decode/lockstep.h"
 #include "decode/pearl.h"
 #include "decode/text_stream.h"
+#include "device/rules.h"
 
 namespace specrt {
 namespace {
@@ -116,7 +117,11 @@ Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& opt
       drafter_(drafter),
       options_(checked(options, drafter)),
       loop_(make_loop(options_.loop, target, drafter)),
-      draft_length_(options_.loop, options_.step_costs, options_.draft_tokens) {}
+      draft_length_(options_.loop, options_.step_costs, options_.draft_tokens) {
+  if (target.clock() != nullptr) clocks_.push_back({EngineRole::target, target.clock()});
+  if (drafter == nullptr || drafter->clock() == nullptr) return;
+  clocks_.push_back({EngineRole::drafter, drafter->clock()});
+}
 
 void Generator::start(Request& request, std::span<const int32_t> prompt,
                       const SamplingParams& params) {
@@ -155,6 +160,7 @@ void Generator::start(Request& request, std::span<const int32_t> prompt,
     request.logprobs = std::min(*params.logprobs, plan.header.vocab - 1);
   }
   request.limit = sequence.limit();
+  for (ReadMarks& read : clocks_) read.count = load_acquire(&read.clock->count);
 }
 
 Completion Generator::generate(std::span<const int32_t> prompt, const SamplingParams& params,
@@ -173,6 +179,7 @@ Completion Generator::generate(std::span<const int32_t> prompt, const SamplingPa
     throw;
   }
   drain(request);
+  read_steps(request);
   if (request.read > 0) cached_.begun = target_.sequence(0).begun();
   request.completion.metrics.total_time = seconds_since(request.begin);
   return std::move(request.completion);
@@ -261,6 +268,7 @@ void Generator::read_entry(Request& request) {
     metrics.time_to_first_token = request.read_time;
   } else {
     metrics.rounds.push_back({.drafted = entry.drafted,
+                              .judged = std::min(entry.judged, kept),
                               .accepted = std::min(entry.accepted, kept),
                               .committed = kept,
                               .seconds = request.read_time - before});
@@ -269,12 +277,27 @@ void Generator::read_entry(Request& request) {
     append_logprobs(request.completion, target_.sequence(0).logprobs(request.read - 1), kept,
                     *request.logprobs);
   }
+  read_steps(request);
   const std::string piece = request.ended ? request.text->finish() : request.text->take();
   request.completion.text += piece;
   const std::span<const int32_t> tokens(entry.tokens, static_cast<size_t>(kept));
   if (!request.report({.tokens = tokens, .text = piece}) && !request.ended) {
     request.end(FinishReason::cancelled);
     request.completion.text += request.text->finish();
+  }
+}
+
+// Adds the steps whose marks are new. As few rounds are in flight, the ring holds all of them.
+void Generator::read_steps(Request& request) {
+  const auto begin = std::chrono::duration<double>(request.begin.time_since_epoch());
+  for (ReadMarks& read : clocks_) {
+    for (const uint32_t end = load_acquire(&read.clock->count); read.count != end; ++read.count) {
+      const StepMark& mark = read.clock->marks[read.count % StepClock::kMarks];
+      request.completion.metrics.steps.push_back(
+          {.role = read.role,
+           .begin = static_cast<double>(mark.begin) * 1e-9 - begin.count(),
+           .end = static_cast<double>(mark.end) * 1e-9 - begin.count()});
+    }
   }
 }
 

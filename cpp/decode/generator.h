@@ -51,6 +51,7 @@ class Generator {
   bool catch_up(Request& request, int32_t draft_tokens);
   void read_entry(Request& request);
   int32_t take_tokens(Request& request, std::span<const int32_t> tokens);
+  void read_steps(Request& request);
   void drain(Request& request);
 
   Lane& target_;
@@ -66,6 +67,14 @@ class Generator {
     uint64_t begun = 0;  // Sequence::begun() of the one whose text this is; 0: nothing
   };
   Cached cached_;
+
+  // How many marks of a clock were read, those of steps before the request among them.
+  struct ReadMarks {
+    EngineRole role;
+    const StepClock* clock;
+    uint32_t count = 0;
+  };
+  std::vector<ReadMarks> clocks_;
 };
 
 }  // namespace specrt

@@ -6,12 +6,24 @@
 
 namespace specrt {
 
-Lane::Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences)
-    : model_(model), stream_(stream), sequences_(std::move(sequences)) {
+Lane::Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences,
+           const LaneOptions& options)
+    : model_(model),
+      stream_(stream),
+      sequences_(std::move(sequences)),
+      least_step_ms_(options.least_step_ms) {
   SPECRT_CHECK(!sequences_.empty() && sequences_.size() <= kMaxSegments, "a step serves 1 to ",
                kMaxSegments, " sequences, not ", sequences_.size());
   spans_ = backend().alloc(sizeof(StepSpan) * sequences_.size());  // zeros: no rows
   for (size_t s = 0; s < sequences_.size(); ++s) caches_.push_back(model_.make_kv());
+  if (options.clocking == StepClocking::on) clock_ = backend().alloc_shared(sizeof(StepClock));
+}
+
+void Lane::enqueue_clock(const StepRows& rows, ClockEdge edge) {
+  if (clock_.data() == nullptr) return;
+  backend().clock_step(
+      stream_,
+      {.rows = rows, .clock = clock_.as<StepClock>(), .edge = edge, .least_ms = least_step_ms_});
 }
 
 Segment Lane::segment(size_t s) const {
@@ -24,7 +36,9 @@ void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {
   rows.capacity = capacity;
   rows.positions = positions;
   for (size_t s = 0; s < sequences_.size(); ++s) rows.segments[s] = segment(s);
+  enqueue_clock(rows, ClockEdge::begin);
   model_.enqueue_step(stream_, rows, head);
+  enqueue_clock(rows, ClockEdge::end);
 }
 
 void Lane::enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head head) {

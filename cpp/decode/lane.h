@@ -9,9 +9,20 @@
 
 namespace specrt {
 
+enum class StepClocking {
+  off,
+  on,  // steps note when they run
+};
+
+struct LaneOptions {
+  StepClocking clocking = StepClocking::off;
+  double least_step_ms = 0;  // with a clock: a step lasts at least so long
+};
+
 class Lane {
  public:
-  Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences);
+  Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences,
+       const LaneOptions& options = {});
 
   Model& model() const { return model_; }
   Stream& stream() const { return stream_; }
@@ -19,6 +30,9 @@ class Lane {
   size_t size() const { return sequences_.size(); }
   Sequence& sequence(size_t s) const { return *sequences_[s]; }
   StepSpan* span(size_t s) const { return spans_.as<StepSpan>() + s; }
+
+  // When its steps ran, those of prompts left out; null without a clock.
+  const StepClock* clock() const { return clock_.as<StepClock>(); }
 
   // One step over all sequences, `capacity` rows each, at positions below `positions`; spans say
   // which rows exist.
@@ -29,12 +43,15 @@ class Lane {
 
  private:
   Segment segment(size_t s) const;
+  void enqueue_clock(const StepRows& rows, ClockEdge edge);
 
   Model& model_;
   Stream& stream_;
   std::vector<Sequence*> sequences_;
   std::vector<Buffer> caches_;
   Buffer spans_;
+  Buffer clock_;
+  double least_step_ms_;
 };
 
 }  // namespace specrt

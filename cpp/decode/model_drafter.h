@@ -12,6 +12,7 @@ class ModelDrafter final : public Drafter {
 
   Stream& stream() const override { return lane_.stream(); }
   Backend& backend() const override { return lane_.backend(); }
+  const StepClock* clock() const override { return lane_.clock(); }
   int32_t window() const override { return lane_.model().context(); }
   int32_t slack(int32_t capacity) const override;
   int32_t catch_up_rows() const override;

@@ -22,6 +22,7 @@ class NgramDrafter final : public Drafter {
 
   Stream& stream() const override { return stream_; }
   Backend& backend() const override { return backend_; }
+  const StepClock* clock() const override { return then_ == nullptr ? nullptr : then_->clock(); }
   int32_t window() const override { return then_ == nullptr ? 0 : then_->window(); }
   int32_t slack(int32_t capacity) const override;
   int32_t catch_up_rows() const override { return then_ == nullptr ? 0 : then_->catch_up_rows(); }

@@ -62,6 +62,9 @@ class Backend {
   virtual void pick_draft(Stream& stream, const PickDraftArgs& args) = 0;
   virtual void feed_tail(Stream& stream, const FeedTailArgs& args) = 0;
   virtual void judge(Stream& stream, const JudgeArgs& args) = 0;
+
+  // Throws where the device cannot tell the time of a step.
+  virtual void clock_step(Stream& stream, const ClockStepArgs& args) = 0;
 };
 
 }  // namespace specrt

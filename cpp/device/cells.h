@@ -121,6 +121,21 @@ struct LogprobEntry {
   TokenLogprob tokens[kMaxStepRows + 1][1 + kMaxLogprobs];
 };
 
+// When a step ran: nanoseconds of the device's steady clock.
+struct StepMark {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+// The last steps of a lane, in memory that the host reads; `count` is written behind each mark,
+// with release order.
+struct StepClock {
+  static constexpr uint32_t kMarks = 4096;
+  int64_t begun = 0;
+  uint32_t count = 0;
+  StepMark marks[kMarks];  // of step number i: marks[i % kMarks]
+};
+
 // The device memory of one sequence.
 struct SequenceCells {
   Cells* cells = nullptr;

@@ -255,6 +255,17 @@ struct JudgeArgs {
   Scratch scratch{};
 };
 
+enum class ClockEdge : int32_t { begin, end };
+
+// Notes when a step with rows begins or ends. At its end it first waits until the step has lasted
+// `least_ms`.
+struct ClockStepArgs {
+  StepRows rows;
+  StepClock* clock = nullptr;
+  ClockEdge edge = ClockEdge::begin;
+  double least_ms = 0;
+};
+
 // Shape and dtype rules of each op; throws specrt::Error that names the op. Pointers are not read.
 void check(const EmbedArgs& args);
 void check(const RopeAnglesArgs& args);

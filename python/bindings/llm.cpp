@@ -107,6 +107,9 @@ void init_options(nb::module_& module) {
       .def_rw("threads", &LLMOptions::threads)
       .def_rw("run_ahead", &LLMOptions::run_ahead)
       .def_rw("enable_prefix_caching", &LLMOptions::enable_prefix_caching)
+      .def_rw("trace_steps", &LLMOptions::trace_steps)
+      .def_rw("pace_target_ms", &LLMOptions::pace_target_ms)
+      .def_rw("pace_draft_ms", &LLMOptions::pace_draft_ms)
       .def_rw("isa", &LLMOptions::isa);
 }
 
@@ -138,15 +141,21 @@ void init_types(nb::module_& module) {
       .value("cancelled", FinishReason::cancelled);
   nb::class_<RoundRecord>(module, "RoundRecord")
       .def_ro("drafted", &RoundRecord::drafted)
+      .def_ro("judged", &RoundRecord::judged)
       .def_ro("accepted", &RoundRecord::accepted)
       .def_ro("committed", &RoundRecord::committed)
       .def_ro("seconds", &RoundRecord::seconds);
+  nb::class_<StepRecord>(module, "StepRecord")
+      .def_ro("role", &StepRecord::role)
+      .def_ro("begin", &StepRecord::begin)
+      .def_ro("end", &StepRecord::end);
   nb::class_<GenerationMetrics>(module, "GenerationMetrics")
       .def_ro("prompt_tokens", &GenerationMetrics::prompt_tokens)
       .def_ro("cached_tokens", &GenerationMetrics::cached_tokens)
       .def_ro("time_to_first_token", &GenerationMetrics::time_to_first_token)
       .def_ro("total_time", &GenerationMetrics::total_time)
-      .def_ro("rounds", &GenerationMetrics::rounds);
+      .def_ro("rounds", &GenerationMetrics::rounds)
+      .def_ro("steps", &GenerationMetrics::steps);
   nb::class_<Completion>(module, "Completion")
       .def_ro("token_ids", &Completion::token_ids)
       .def_prop_ro("text", [](const Completion& self) { return bytes_of(self.text); })

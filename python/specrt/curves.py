@@ -30,6 +30,8 @@ class Curves:
         machine, threads, isa: the place.
         step_ms: milliseconds of a step by role ("target", "draft") and rows; as in the manifest,
             where `rows` are the keys of an object, they are text.
+        overlapped_step_ms: the same where the models divide the cores, as under "pearl"; empty
+            without a draft model.
         tokens_per_second: decoding rate by method, over a few prompts.
     """
 
@@ -37,6 +39,7 @@ class Curves:
     threads: int
     isa: str
     step_ms: dict[str, dict[str, float]]
+    overlapped_step_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     tokens_per_second: dict[str, float] = field(default_factory=dict)
 
 

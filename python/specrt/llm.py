@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import SupportsIndex
+from typing import NamedTuple, SupportsIndex
 
 from specrt import _core
 from specrt.bundle import Bundle, open_bundle
@@ -20,6 +20,13 @@ from specrt.sampling_params import SamplingParams
 from specrt.tokenizer import IncrementalDecoder, Tokenizer
 
 Prompt = str | Sequence[int]
+
+
+class Pace(NamedTuple):
+    """Milliseconds that a step lasts at least, in paced mode."""
+
+    target_ms: float
+    draft_ms: float
 
 
 class LLM:
@@ -42,6 +49,10 @@ class LLM:
         isa: instruction set that a CPU bundle uses instead of the best one, for tests.
         device: number of the GPU that runs a CUDA bundle.
         run_ahead: rounds enqueued before an earlier verdict is read, 0 to 8.
+        trace_steps: whether the metrics tell when every step ran; for CPU bundles.
+        pace: paced mode, for studies of loops with a CPU bundle: milliseconds that a step of the
+            target and one of the draft model last at least, as if each had a device of that speed.
+            Draft lengths follow from these times.
         enable_prefix_caching: whether a prompt that begins like the text before it feeds only the
             rest, as the next turn of a conversation does. The output is the same.
 
@@ -62,6 +73,8 @@ class LLM:
         isa: str = "",
         device: int = 0,
         run_ahead: int = 1,
+        trace_steps: bool = False,
+        pace: Pace | None = None,
         enable_prefix_caching: bool = True,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else _open(bundle)
@@ -81,7 +94,10 @@ class LLM:
             options.drafter = str(self.bundle.drafters["draft"])
         options.prompt_lookup_min, options.prompt_lookup_max = choice.lookup or (0, 0)
         options.num_speculative_tokens = choice.num_speculative_tokens
-        options.step_costs = _step_costs(self.bundle, choice)
+        options.trace_steps = trace_steps
+        if pace is not None:
+            options.pace_target_ms, options.pace_draft_ms = pace
+        options.step_costs = _step_costs(self.bundle, choice, pace)
         if choice.overlaps:
             options.loop = _core.LoopKind.pearl
             options.draft_threads = draft_threads or 0
@@ -92,7 +108,7 @@ class LLM:
         options.device = device
         with RUNNING.call():
             self.core = _core.LLM(options)
-        if method == "auto" or choice.lengths == "adaptive":
+        if pace is None and (method == "auto" or choice.lengths == "adaptive"):
             self._warn_of_other_curves()
 
     @property
@@ -259,22 +275,28 @@ class LLM:
             worker.join()
 
 
-def _check_draft_threads(draft_threads: object, threads: int) -> None:
-    whole = isinstance(draft_threads, int) and not isinstance(draft_threads, bool)
-    if draft_threads is not None and not (whole and 1 <= draft_threads < threads):
+def _check_draft_threads(draft_threads: int | None, threads: int) -> None:
+    if draft_threads is None:
+        return
+    if not isinstance(draft_threads, int) or not 1 <= draft_threads < threads:
         raise ValueError(
             f"draft_threads must be at least 1 and leave the target one of {threads} threads, "
             f"not {draft_threads!r}"
         )
 
 
-def _step_costs(bundle: Bundle, choice: MethodChoice) -> _core.StepCosts:
+def _step_costs(bundle: Bundle, choice: MethodChoice, pace: Pace | None) -> _core.StepCosts:
     """What adaptive draft lengths follow from; empty for fixed ones."""
-    if choice.lengths == "fixed" or bundle.curves is None:
+    if choice.lengths == "fixed":
+        return _core.StepCosts()
+    if pace is not None:
+        draft_points = [(1, pace.draft_ms)] if choice.uses_draft_model else []
+        return _core.StepCosts([(1, pace.target_ms)], draft_points)
+    if bundle.curves is None:
         return _core.StepCosts()
     from specrt.eval.draft_length import step_curves
 
-    curves = step_curves(bundle.curves)
+    curves = step_curves(bundle.curves, overlapped=choice.overlaps)
     draft = curves["draft"].points if choice.uses_draft_model and "draft" in curves else ()
     return _core.StepCosts(list(curves["target"].points), list(draft))
 

@@ -1,6 +1,6 @@
 """What a generation returns. Times are in milliseconds, measured on the host."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -15,7 +15,8 @@ class Round(NamedTuple):
 
     Attributes:
         drafted: tokens proposed.
-        accepted: of those, accepted.
+        accepted: proposed tokens that were judged and found right. Under "pearl" most of them were
+            drafted in the round before.
         committed: tokens that joined the output.
         ms: from the verdict before to this one, as the host read them; the rounds of a completion
             and its `ttft_ms` add up to the time at which the last verdict was read. A host that is
@@ -28,6 +29,20 @@ class Round(NamedTuple):
     ms: float
 
 
+class Step(NamedTuple):
+    """When a step of a model ran.
+
+    Attributes:
+        role: "target" or "draft".
+        begin_ms: since the request began.
+        end_ms: the same for its end.
+    """
+
+    role: Literal["target", "draft"]
+    begin_ms: float
+    end_ms: float
+
+
 @dataclass(frozen=True)
 class SpeculativeMetrics:
     """How well drafting went; the names are vLLM's.
@@ -38,6 +53,10 @@ class SpeculativeMetrics:
         num_accepted_draft_tokens: of those, accepted.
         accepted_at_position: steps in which the draft held at least up to this position (from 0).
         mean_acceptance_length: tokens committed in a target step, bonus included.
+        mean_accepted_run: tokens committed from one refusal to the next, the replacement included.
+            For drafting in turns it differs little from the mean acceptance length; under "pearl",
+            where an accepted draft goes on in the next round, this is the paper's mean number of
+            accepted tokens.
     """
 
     num_spec_steps: int
@@ -45,6 +64,7 @@ class SpeculativeMetrics:
     num_accepted_draft_tokens: int
     accepted_at_position: list[int]
     mean_acceptance_length: float
+    mean_accepted_run: float
 
     @property
     def draft_acceptance_rate(self) -> float:
@@ -65,6 +85,8 @@ class RequestMetrics:
         ttft_ms: time to the first token.
         total_ms: of the whole call.
         rounds: what each target step after the prompt's did.
+        steps: when each step after the prompt's ran, by role and time; empty unless the LLM traces
+            steps.
     """
 
     prompt_tokens: int
@@ -73,6 +95,7 @@ class RequestMetrics:
     ttft_ms: float
     total_ms: float
     rounds: list[Round]
+    steps: list[Step] = field(default_factory=list)
 
     @property
     def tpot_ms(self) -> float:
@@ -93,6 +116,9 @@ class RequestMetrics:
         if drafted == 0:
             return None
         longest = max(r.drafted for r in self.rounds)
+        committed = sum(r.committed for r in self.rounds)
+        # The end of the output ends a run as well.
+        runs = sum(r.committed > r.accepted for r in self.rounds[:-1]) + 1
         return SpeculativeMetrics(
             num_spec_steps=len(self.rounds),
             num_draft_tokens=drafted,
@@ -100,7 +126,8 @@ class RequestMetrics:
             accepted_at_position=[
                 sum(r.accepted > position for r in self.rounds) for position in range(longest)
             ],
-            mean_acceptance_length=sum(r.committed for r in self.rounds) / len(self.rounds),
+            mean_acceptance_length=committed / len(self.rounds),
+            mean_accepted_run=committed / runs,
         )
 
 
@@ -151,6 +178,12 @@ _FINISH_REASONS: dict[_core.FinishReason, FinishReason] = {
 }
 
 
+_ROLES: dict[_core.EngineRole, Literal["target", "draft"]] = {
+    _core.EngineRole.target: "target",
+    _core.EngineRole.drafter: "draft",
+}
+
+
 def output_of(
     completion: _core.Completion,
     text: str,
@@ -177,6 +210,10 @@ def output_of(
             total_ms=1000.0 * times.total_time,
             rounds=[
                 Round(r.drafted, r.accepted, r.committed, 1000.0 * r.seconds) for r in times.rounds
+            ],
+            steps=[
+                Step(_ROLES[step.role], 1000.0 * step.begin, 1000.0 * step.end)
+                for step in times.steps
             ],
         ),
         stop_reason=stop_reason.decode() if isinstance(stop_reason, bytes) else stop_reason,

@@ -2,6 +2,8 @@
 // tokens are those of direct sampling.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "table_rig.h"
 
 namespace specrt::testing {
@@ -36,6 +38,77 @@ TEST_CASE("Pearl with an n-gram lookup, alone and before the model, gives the sa
     if (index % 2 == 0) config.rig.window = 0;
     check(config, index);
   }
+}
+
+// A perfect drafter, greedy choice, and steps of 10 and 2 ms on the scripted clock.
+Config timed_config(int32_t gamma) {
+  Config config;
+  config.loop = LoopKind::pearl;
+  config.rig = {.vocab = 8, .context = 200, .window = 200, .error = 0, .model_seed = 3};
+  config.rig.target_ms = 10;
+  config.rig.draft_ms = 2;
+  config.asks = {{.prompt = {1, 2, 3}, .eos = {}, .max_tokens = 101, .temperature = 0, .seed = 5}};
+  config.draft_tokens = gamma;
+  return config;
+}
+
+struct Timeline {
+  double whole = 0;       // from the first step's begin to the last one's end
+  double drafting = 0;    // time in draft steps
+  double overlapped = 0;  // of that, under a target step
+};
+
+Timeline timeline(const Outcome& outcome) {
+  Timeline line;
+  double begin = 1e30, end = 0;
+  for (const StepRecord& step : outcome.steps) {
+    begin = std::min(begin, step.begin);
+    end = step.end > end || end == 0 ? step.end : end;
+    if (step.role == EngineRole::target) continue;
+    line.drafting += step.end - step.begin;
+    for (const StepRecord& other : outcome.steps) {
+      if (other.role != EngineRole::target) continue;
+      line.overlapped +=
+          std::max(0.0, std::min(step.end, other.end) - std::max(step.begin, other.begin));
+    }
+  }
+  line.whole = end - begin;
+  return line;
+}
+
+TEST_CASE("where drafts hold, drafting lies under the target's steps") {
+  const Config config = timed_config(5);
+  Rig rig(config.rig);
+  const Outcome outcome = run_generator(rig, config, {});
+  REQUIRE_EQ(difference(rig, config, outcome), "");
+  const Timeline line = timeline(outcome);
+  CHECK(line.overlapped >= 0.999 * line.drafting);
+  // One pre-verify that commits one token, then five tokens in every step of the target.
+  CHECK_EQ(outcome.rounds.size(), 1 + 20);
+  CHECK(line.whole < 0.010 * 21 + 0.001);
+}
+
+TEST_CASE("draft and verify of a round in lockstep never overlap, and take their sum") {
+  Config config = timed_config(5);
+  config.loop = LoopKind::lockstep;
+  Rig rig(config.rig);
+  const Outcome outcome = run_generator(rig, config, {});
+  REQUIRE_EQ(difference(rig, config, outcome), "");
+  const Timeline line = timeline(outcome);
+  CHECK(line.overlapped < 1e-9);
+  CHECK(line.whole > 0.020 * static_cast<double>(outcome.rounds.size() - 1));
+}
+
+TEST_CASE("refused work is bounded by the draft: a useless drafter costs no step of the target") {
+  Config config = timed_config(5);
+  config.rig.error = 1;
+  config.rig.vocab = 16;
+  Rig rig(config.rig);
+  const Outcome outcome = run_generator(rig, config, {});
+  REQUIRE_EQ(difference(rig, config, outcome), "");
+  CHECK(outcome.rounds.size() <= 100);  // autoregressive decoding takes 100 steps
+  CHECK(timeline(outcome).whole < 0.010 * 100 + 0.001);
+  for (const RoundRecord& round : outcome.rounds) CHECK(round.drafted <= 5);
 }
 
 }  // namespace

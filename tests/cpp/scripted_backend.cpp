@@ -198,6 +198,10 @@ void ScriptedBackend::feed_tail(Stream& stream, const FeedTailArgs& args) {
   push(stream, [this, args] { run(args); });
 }
 
+void ScriptedBackend::clock_step(Stream& stream, const ClockStepArgs& args) {
+  push(stream, [this, args] { run(args); });
+}
+
 void ScriptedBackend::judge(Stream& stream, const JudgeArgs& args) {
   check(args);
   push(stream, [this, args] { run(args); });
@@ -347,6 +351,19 @@ void ScriptedBackend::run(const JudgeArgs& args) {
   if (fault_ == Fault::eos_ignored) s.eos_count = eos_count;
   commit_checked(args, verdict);
   if (fault_ == Fault::draft_kv_too_long) s.draft_kv = s.draft_kv + 1;
+}
+
+void ScriptedBackend::run(const ClockStepArgs& args) {
+  ScriptedStream& stream = scheduler_.stream(races_.actor() - 1);
+  int32_t rows = 0;
+  each_row(args.rows, [&](const Segment&, int32_t, int32_t) { ++rows; });
+  if (rows == 0) return;
+  if (args.edge == ClockEdge::begin) {
+    args.clock->begun = stream.now();
+    return;
+  }
+  stream.sleep_until(args.clock->begun + static_cast<int64_t>(args.least_ms * 1e6));
+  finish_step(*args.clock, stream.now());
 }
 
 int32_t ScriptedBackend::pick(const Cells& s, const RowsView& logits, int32_t row,

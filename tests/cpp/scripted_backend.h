@@ -60,6 +60,7 @@ class ScriptedBackend final : public Backend {
   void pick_draft(Stream& stream, const PickDraftArgs& args) override;
   void feed_tail(Stream& stream, const FeedTailArgs& args) override;
   void judge(Stream& stream, const JudgeArgs& args) override;
+  void clock_step(Stream& stream, const ClockStepArgs& args) override;
   void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) override;
   void copy_to_host(Stream& stream, const CopyToHostArgs& args) override;
 
@@ -104,6 +105,7 @@ class ScriptedBackend final : public Backend {
   void run(const PickDraftArgs& args);
   void run(const FeedTailArgs& args);
   void run(const JudgeArgs& args);
+  void run(const ClockStepArgs& args);
 
   int32_t pick(const Cells& s, const RowsView& logits, int32_t row, int32_t position);
   void commit_checked(const JudgeArgs& args, const struct Verdict& verdict);

@@ -75,9 +75,11 @@ void ScriptedStream::run_one() {
   if (failure_ && task.number >= failure_->reported_at) failure_ = nullptr;
   if (task.wait) {
     races.acquire(actor_, task.wait->clock);
+    sleep_until(task.wait->time);
     if (!failure_) failure_ = task.wait->failure;
   } else if (task.record) {
     task.record->clock = races.release(actor_);
+    task.record->time = now_;
     task.record->failure = failure_;
     task.record->done = true;
   } else if (!failure_) {

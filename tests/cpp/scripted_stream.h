@@ -2,6 +2,7 @@
 // every stream in its own order, across streams only as events demand. The seed makes it repeat.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <exception>
 #include <functional>
@@ -30,6 +31,7 @@ class ScriptedEvent final : public EventState {
   void wait() override;
 
   bool done = false;
+  int64_t time = 0;                  // of the stream when it came to the event
   std::shared_ptr<Failure> failure;  // of the work that the event covers
   VectorClock clock;
 
@@ -56,6 +58,9 @@ class ScriptedStream final : public Stream {
   bool idle() const { return queue_.empty(); }
   bool runnable() const;
   void run_one();
+  // Nanoseconds that its work has taken, waiting for others included. Only clocked steps take time.
+  int64_t now() const { return now_; }
+  void sleep_until(int64_t time) { now_ = std::max(now_, time); }
   void ignore_waits() { ignores_waits_ = true; }
 
  private:
@@ -75,6 +80,7 @@ class ScriptedStream final : public Stream {
   std::shared_ptr<Failure> failure_;  // why work is dropped
   std::vector<std::shared_ptr<const Op>>* capture_ = nullptr;
   bool ignores_waits_ = false;
+  int64_t now_ = 0;
 };
 
 class Scheduler {

@@ -19,6 +19,10 @@ std::string list(const std::vector<T>& values) {
   return out + "]";
 }
 
+LaneOptions clocked(double step_ms) {
+  return {.clocking = step_ms > 0 ? StepClocking::on : StepClocking::off, .least_step_ms = step_ms};
+}
+
 }  // namespace
 
 Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_seed, chosen.fault) {
@@ -30,7 +34,8 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
   }
   target_model =
       std::make_unique<Model>(open_engine(table_engine(params(), chosen.context).bytes()), backend);
-  target = std::make_unique<Lane>(*target_model, *target_stream, sequence_pointers());
+  target = std::make_unique<Lane>(*target_model, *target_stream, sequence_pointers(),
+                                  clocked(chosen.target_ms));
   if (chosen.window > 0) {
     TableParams of_drafter = params();
     of_drafter.own = mix(chosen.model_seed + 99);
@@ -38,7 +43,7 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
     draft_model = std::make_unique<Model>(
         open_engine(table_engine(of_drafter, chosen.window).bytes()), backend);
     draft = std::make_unique<Lane>(*draft_model, draft_stream ? *draft_stream : *target_stream,
-                                   sequence_pointers());
+                                   sequence_pointers(), clocked(chosen.draft_ms));
     drafter = std::make_unique<ModelDrafter>(*draft);
   }
   if (chosen.ngram > 0) {
@@ -178,6 +183,7 @@ Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
   outcome.tokens.push_back(completion.token_ids);
   outcome.finish = completion.finish_reason;
   outcome.rounds = completion.metrics.rounds;
+  outcome.steps = completion.metrics.steps;
   if (delivered != completion.token_ids)
     outcome.problems.push_back("the callback saw other tokens");
   if (completion.seed != ask.seed) outcome.problems.push_back("another seed was reported");

@@ -45,6 +45,8 @@ struct RigOptions {
   StreamUse streams = StreamUse::separate;
   int32_t sequences = 1;
   Fault fault = Fault::none;
+  double target_ms = 0;  // of a step on the scripted clock; 0: no clock
+  double draft_ms = 0;
 };
 
 class Rig {
@@ -106,6 +108,7 @@ std::vector<int32_t> direct(const Rig& rig, const Ask& ask);
 struct Outcome {
   std::vector<std::vector<int32_t>> tokens;
   std::vector<RoundRecord> rounds;  // Generator only
+  std::vector<StepRecord> steps;    // Generator only, with clocks; times since time began
   FinishReason finish = FinishReason::length;
   std::vector<std::string> problems;  // failed invariants, races, wrong log entries
 };

@@ -65,9 +65,20 @@ enum class FinishReason {
 // One decoding round, as the verdict log tells it.
 struct RoundRecord {
   int32_t drafted = 0;    // tokens proposed
-  int32_t accepted = 0;   // of those, accepted
+  int32_t judged = 0;     // proposed tokens that were judged; with Pearl, most of the round before
+  int32_t accepted = 0;   // of the judged
   int32_t committed = 0;  // tokens that joined the output
   double seconds = 0;     // on the host, since it read the verdict before
+};
+
+enum class EngineRole { target, drafter };
+
+// When a step ran, in seconds since the request began. With Pearl, the drafter's steps lie under
+// the target's.
+struct StepRecord {
+  EngineRole role = EngineRole::target;
+  double begin = 0;
+  double end = 0;
 };
 
 // Times in seconds, measured on the host. The round of the prompt is not among `rounds`.
@@ -77,6 +88,7 @@ struct GenerationMetrics {
   double time_to_first_token = 0;
   double total_time = 0;
   std::vector<RoundRecord> rounds;
+  std::vector<StepRecord> steps;  // with LLMOptions::trace_steps; the prompt's are left out
 };
 
 // What ended a completion beside an end-of-sequence token: a stop token (or the last of a stop

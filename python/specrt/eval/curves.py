@@ -79,11 +79,11 @@ def tune(bundle_path: str | Path, threads: int | None = None, *, progress: bool 
     """
     bundle = open_bundle(bundle_path)
     if bundle.has_draft:
-        llm = LLM(bundle, "speculative", num_speculative_tokens=1, threads=threads)
+        curves = measure(LLM(bundle, "speculative", 1, threads=threads), progress=progress)
+        overlapped = measure(LLM(bundle, "pearl", 1, threads=threads), progress=progress)
+        curves = replace(curves, overlapped_step_ms=overlapped.step_ms)
     else:
-        llm = LLM(bundle, "autoregressive", threads=threads)
-    curves = measure(llm, progress=progress)
-    del llm
+        curves = measure(LLM(bundle, "autoregressive", threads=threads), progress=progress)
     measured = Bundle(bundle.path, {**bundle.manifest, "curves": asdict(curves)})
     rates = measure_methods(measured, threads, progress=progress)
     curves = replace(curves, tokens_per_second=rates)

@@ -134,9 +134,15 @@ def step_curve(step_ms: object) -> StepCurve:
     return StepCurve(tuple(points))
 
 
-def step_curves(curves: Mapping[str, Any]) -> dict[str, StepCurve]:
-    """Curves by role, "target" and perhaps "draft", of a manifest. Raises Error if damaged."""
-    step_ms = curves.get("step_ms")
+def step_curves(curves: Mapping[str, Any], *, overlapped: bool = False) -> dict[str, StepCurve]:
+    """Curves by role, "target" and perhaps "draft", of a manifest. Raises Error if damaged.
+
+    Args:
+        curves: what the manifest keeps.
+        overlapped: as steps are when the models share the cores; without such a measurement, as
+            they are otherwise.
+    """
+    step_ms = curves.get("overlapped_step_ms" if overlapped else "step_ms") or curves.get("step_ms")
     roles: Mapping[str, Any] = step_ms if isinstance(step_ms, Mapping) else {}
     found = {"target": step_curve(roles.get("target"))}
     return found | {"draft": step_curve(roles["draft"])} if "draft" in roles else found
