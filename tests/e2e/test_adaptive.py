@@ -150,7 +150,7 @@ def test_tuning_measures_steps_and_methods(models: dict[str, Path], tmp_path: Pa
     copy = Path(shutil.copytree(models["own"], tmp_path / "b"))
     curves = tune(copy, 1)
     assert set(curves.tokens_per_second) == {
-        *("autoregressive", "speculative", "ngram", "ngram+speculative"),
+        *("autoregressive", "speculative", "ngram", "ngram+speculative", "pearl"),
     }
     assert min(curves.tokens_per_second.values()) > 0
     with warnings.catch_warnings():
