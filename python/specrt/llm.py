@@ -254,7 +254,7 @@ def _step_costs(bundle: Bundle, choice: MethodChoice) -> _core.StepCosts:
     """What adaptive draft lengths follow from; empty for fixed ones."""
     if choice.lengths == "fixed" or bundle.curves is None:
         return _core.StepCosts()
-    from specrt.eval.draft_length import step_curves
+    from specrt.eval.step_costs import step_curves
 
     curves = step_curves(bundle.curves)
     draft = curves["draft"].points if choice.uses_draft_model and "draft" in curves else ()

@@ -14,8 +14,10 @@ from specrt.bundle import Bundle
 from specrt.cli.options import add_bundle, named_bundle
 from specrt.cli.plan_text import op_texts, plan_lines, printable
 from specrt.curves import fastest_method
-from specrt.eval.draft_length import best_draft_length, step_costs, step_curves
+from specrt.eval.acceptance import iid
+from specrt.eval.cost_model import best_speculative
 from specrt.eval.machine import cpu_model
+from specrt.eval.step_costs import step_costs, step_curves
 from specrt.eval.table import text_table
 
 HELP = "show what is in a bundle"
@@ -154,7 +156,7 @@ def curve_lines(bundle: Bundle) -> list[str]:
     lines += _method_lines(curves)
     if costs is None:
         return lines
-    best = [best_draft_length(costs, a) for a in _ACCEPTANCES]
+    best = [best_speculative(costs, iid(a)) for a in _ACCEPTANCES]
     table = [
         ["acceptance of a drafted token", *(f"{a:.1f}" for a in _ACCEPTANCES)],
         ["best draft length", *(str(b.draft_length) for b in best)],
@@ -184,7 +186,7 @@ def _method_lines(curves: Mapping[str, Any]) -> list[str]:
 def _json_facts(bundle: Bundle, engines: list[_Engine], *, verified: bool) -> dict[str, Any]:
     costs = step_costs(bundle.curves) if bundle.curves is not None else None
     predictions = [
-        {"acceptance": a, **asdict(best_draft_length(costs, a))} for a in _ACCEPTANCES if costs
+        {"acceptance": a, **asdict(best_speculative(costs, iid(a)))} for a in _ACCEPTANCES if costs
     ]
     return {
         "bundle": str(bundle.path),
