@@ -31,6 +31,8 @@ class Curves:
         step_ms: milliseconds of a step by role ("target", "draft") and rows; as in the manifest,
             where `rows` are the keys of an object, they are text.
         tokens_per_second: decoding rate by method, over a few prompts.
+        acceptance: how often the draft model was right on these prompts, "reached_at_position" and
+            "accepted_at_position"; empty without a draft model.
     """
 
     machine: str
@@ -38,6 +40,7 @@ class Curves:
     isa: str
     step_ms: dict[str, dict[str, float]]
     tokens_per_second: dict[str, float] = field(default_factory=dict)
+    acceptance: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def mismatch(curves: Mapping[str, Any], here: Place) -> str | None:
