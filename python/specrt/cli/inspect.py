@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,8 +12,9 @@ from typing import Any
 from specrt._core import inspect_engine
 from specrt.build.engine_file import EngineHeader, read_header
 from specrt.bundle import Bundle
-from specrt.cli.options import add_bundle, named_bundle
+from specrt.cli.options import add_bundle, add_threads, named_bundle
 from specrt.cli.plan_text import op_texts, plan_lines, printable
+from specrt.cli.prediction_text import prediction_facts, prediction_lines
 from specrt.curves import fastest_method
 from specrt.eval.acceptance import iid
 from specrt.eval.cost_model import best_speculative
@@ -24,9 +26,11 @@ HELP = "show what is in a bundle"
 _DESCRIPTION = """\
 Shows the engines of a bundle (plan, sizes, hashes), the step times measured on a machine, and the
 draft length that they favour. Files are validated as loading does; --verify hashes the weights
-too."""
-_EPILOG = """example:
+too. --predict adds what every decoding loop should reach with these step times and the measured
+acceptance, beside what it did reach."""
+_EPILOG = """examples:
   %(prog)s demo --verify
+  %(prog)s demo --predict
 """
 _ACCEPTANCES = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -37,6 +41,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--verify", action="store_true", help="hash the engines again")
+    parser.add_argument("--predict", action="store_true", help="predict the speed of every loop")
+    add_threads(parser)
+    parser.add_argument(
+        "--bandwidth",
+        type=_bandwidth,
+        metavar="GB/S",
+        help="what reading memory reaches here; --predict then adds up the bytes that both models "
+        "read on a shared bus (default: their step times)",
+    )
+
+
+def _bandwidth(text: str) -> float:
+    """Bytes per second."""
+    value = 1e9 * float(text)
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be positive, not {text}")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,13 +73,20 @@ def run(args: argparse.Namespace) -> int:
     for name, path in bundle.drafters.items():
         entry = next((e for e in entries if isinstance(e, dict) and e.get("name") == name), None)
         engines.append(_engine(name, path, entry))
+    ahead = (args.threads, args.bandwidth)
     if args.json:
-        print(json.dumps(_json_facts(bundle, engines, verified=args.verify), indent=2))
+        facts = _json_facts(bundle, engines, verified=args.verify)
+        if args.predict:
+            facts["prediction"] = prediction_facts(bundle, *ahead)
+        print(json.dumps(facts, indent=2))
         return 0
     lines = _head_lines(bundle, verified=args.verify)
     for engine in engines:
         lines += ["", *engine.lines()]
-    print("\n".join([*lines, "", *curve_lines(bundle)]))
+    lines += ["", *curve_lines(bundle)]
+    if args.predict:
+        lines += ["", *prediction_lines(bundle, *ahead)]
+    print("\n".join(lines))
     return 0
 
 
