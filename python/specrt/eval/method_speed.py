@@ -60,15 +60,25 @@ def measure_acceptance(bundle: Bundle, threads: int | None = None) -> Acceptance
     let it draft. None if the context leaves no room for an answer.
     """
     llm = LLM(bundle, "speculative", threads=threads, enable_prefix_caching=False)
-    window = read_header(bundle.drafters["draft"]).plan.context
-    matches: list[list[bool]] = []
-    for run in _runs(llm, _ACCEPTANCE_SECONDS):
-        answer = len(run.output.prompt_token_ids)
-        tokens = [*run.output.prompt_token_ids, *run.output.token_ids][: window + 1]
-        drafted = llm.core.logits(EngineRole.drafter, tokens[:-1])[answer:].argmax(axis=1)
-        pairs = zip(tokens[answer + 1 :], drafted, strict=True)
-        matches.append([token == int(draft) for token, draft in pairs])
-    return counts_of(matches)
+    return counts_of([matches_of(llm, run.output) for run in _runs(llm, _ACCEPTANCE_SECONDS)])
+
+
+def matches_of(llm: LLM, output: RequestOutput) -> list[bool]:
+    """For every token of a greedy answer after its first, whether the draft model would draft it.
+
+    Args:
+        llm: with a draft model.
+        output: what it, or another method of the same bundle, answered.
+
+    Returns:
+        No more than the draft model's context holds.
+    """
+    window = read_header(llm.bundle.drafters["draft"]).plan.context
+    first = len(output.prompt_token_ids)
+    tokens = [*output.prompt_token_ids, *output.token_ids][: window + 1]
+    drafted = llm.core.logits(EngineRole.drafter, tokens[:-1])[first:].argmax(axis=1)
+    pairs = zip(tokens[first + 1 :], drafted, strict=True)
+    return [token == int(draft) for token, draft in pairs]
 
 
 @dataclass(frozen=True)
