@@ -33,6 +33,8 @@ class Curves:
         overlapped_step_ms: the same where the models divide the cores, as under "pearl"; empty
             without a draft model.
         tokens_per_second: decoding rate by method, over a few prompts.
+        acceptance: how often the draft model was right on these prompts, "reached_at_position" and
+            "accepted_at_position"; empty without a draft model.
     """
 
     machine: str
@@ -41,6 +43,7 @@ class Curves:
     step_ms: dict[str, dict[str, float]]
     overlapped_step_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     tokens_per_second: dict[str, float] = field(default_factory=dict)
+    acceptance: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def mismatch(curves: Mapping[str, Any], here: Place) -> str | None:

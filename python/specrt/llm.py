@@ -294,7 +294,7 @@ def _step_costs(bundle: Bundle, choice: MethodChoice, pace: Pace | None) -> _cor
         return _core.StepCosts([(1, pace.target_ms)], draft_points)
     if bundle.curves is None:
         return _core.StepCosts()
-    from specrt.eval.draft_length import step_curves
+    from specrt.eval.step_costs import step_curves
 
     curves = step_curves(bundle.curves, overlapped=choice.overlaps)
     draft = curves["draft"].points if choice.uses_draft_model and "draft" in curves else ()

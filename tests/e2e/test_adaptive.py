@@ -153,6 +153,10 @@ def test_tuning_measures_steps_and_methods(models: dict[str, Path], tmp_path: Pa
         *("autoregressive", "speculative", "ngram", "ngram+speculative", "pearl"),
     }
     assert min(curves.tokens_per_second.values()) > 0
+    # The target drafts for itself, so every token of every answer is right.
+    reached = curves.acceptance["reached_at_position"]
+    assert curves.acceptance["accepted_at_position"] == reached
+    assert reached[0] > 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # they belong to this machine
         LLM(copy, threads=1)

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import specrt
 from specrt import LLM, SamplingParams
 from specrt.cli.main import main
+from specrt.eval.machine import place_of
 
 pytestmark = pytest.mark.cpu_only("files are read by the host side, alike for every backend")
 
@@ -85,7 +87,8 @@ def run_commands(bundle: Path, capfd: pytest.CaptureFixture[str], statuses: set[
     commands = (
         ["generate", str(bundle), "Hello", "--max-tokens", "2", "--quiet"],
         ["inspect", str(bundle)],
-        ["inspect", str(bundle), "--json", "--verify"],
+        ["inspect", str(bundle), "--predict", "--threads", "1"],
+        ["inspect", str(bundle), "--json", "--verify", "--predict", "--threads", "1"],
     )
     for words in commands:
         capfd.readouterr()
@@ -180,10 +183,10 @@ def test_a_manifest_with_strange_values(bundle: Path, capfd: pytest.CaptureFixtu
     path = bundle / "manifest.json"
     good = json.loads(path.read_text())
     good["curves"] = {
-        "machine": "x",
-        "threads": 1,
-        "isa": "x",
+        **asdict(place_of(LLM(bundle, "autoregressive").core.backend, 1)),
         "step_ms": {"target": {"1": 1.0, "8": 1.5}, "draft": {"1": 0.2, "8": 0.3}},
+        "tokens_per_second": {"autoregressive": 900.0, "speculative": 1500.0},
+        "acceptance": {"reached_at_position": [9, 5], "accepted_at_position": [5, 3]},
     }
     for number, (place, new) in enumerate(product(places_of(good), STRANGE)):
         path.write_text(json.dumps(replaced(good, place, new)))

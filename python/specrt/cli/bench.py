@@ -189,12 +189,13 @@ def _print_results(result: "BenchRun", rows: "list[BenchRow]") -> None:
 
 def _print_advice(bundle: Bundle, drafted: int, accepted_shares: list[float]) -> None:
     """Says which draft length the acceptance of this run favours, if it is another one."""
-    from specrt.eval.draft_length import best_measured_length, step_costs
+    from specrt.eval.cost_model import best_as_measured
+    from specrt.eval.step_costs import step_costs
 
     costs = step_costs(bundle.curves) if bundle.curves is not None else None
     if costs is None or not accepted_shares:
         return
-    best = best_measured_length(costs, accepted_shares)
+    best = best_as_measured(costs, accepted_shares)
     if best.draft_length not in (0, drafted):
         print(
             f"By this acceptance, --num-speculative-tokens {best.draft_length} should be best: "

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,20 +12,25 @@ from typing import Any
 from specrt._core import inspect_engine
 from specrt.build.engine_file import EngineHeader, read_header
 from specrt.bundle import Bundle
-from specrt.cli.options import add_bundle, named_bundle
+from specrt.cli.options import add_bundle, add_threads, named_bundle
 from specrt.cli.plan_text import op_texts, plan_lines, printable
+from specrt.cli.prediction_text import prediction_facts, prediction_lines
 from specrt.curves import fastest_method
-from specrt.eval.draft_length import best_draft_length, step_costs, step_curves
+from specrt.eval.acceptance import iid
+from specrt.eval.cost_model import best_speculative
 from specrt.eval.machine import cpu_model
+from specrt.eval.step_costs import step_costs, step_curves
 from specrt.eval.table import text_table
 
 HELP = "show what is in a bundle"
 _DESCRIPTION = """\
 Shows the engines of a bundle (plan, sizes, hashes), the step times measured on a machine, and the
 draft length that they favour. Files are validated as loading does; --verify hashes the weights
-too."""
-_EPILOG = """example:
+too. --predict adds what every decoding loop should reach with these step times and the measured
+acceptance, beside what it did reach."""
+_EPILOG = """examples:
   %(prog)s demo --verify
+  %(prog)s demo --predict
 """
 _ACCEPTANCES = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -35,6 +41,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--verify", action="store_true", help="hash the engines again")
+    parser.add_argument("--predict", action="store_true", help="predict the speed of every loop")
+    add_threads(parser)
+    parser.add_argument(
+        "--bandwidth",
+        type=_bandwidth,
+        metavar="GB/S",
+        help="what reading memory reaches here; --predict then adds up the bytes that both models "
+        "read on a shared bus (default: their step times)",
+    )
+
+
+def _bandwidth(text: str) -> float:
+    """Bytes per second."""
+    value = 1e9 * float(text)
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be positive, not {text}")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,13 +73,20 @@ def run(args: argparse.Namespace) -> int:
     for name, path in bundle.drafters.items():
         entry = next((e for e in entries if isinstance(e, dict) and e.get("name") == name), None)
         engines.append(_engine(name, path, entry))
+    ahead = (args.threads, args.bandwidth)
     if args.json:
-        print(json.dumps(_json_facts(bundle, engines, verified=args.verify), indent=2))
+        facts = _json_facts(bundle, engines, verified=args.verify)
+        if args.predict:
+            facts["prediction"] = prediction_facts(bundle, *ahead)
+        print(json.dumps(facts, indent=2))
         return 0
     lines = _head_lines(bundle, verified=args.verify)
     for engine in engines:
         lines += ["", *engine.lines()]
-    print("\n".join([*lines, "", *curve_lines(bundle)]))
+    lines += ["", *curve_lines(bundle)]
+    if args.predict:
+        lines += ["", *prediction_lines(bundle, *ahead)]
+    print("\n".join(lines))
     return 0
 
 
@@ -154,7 +184,7 @@ def curve_lines(bundle: Bundle) -> list[str]:
     lines += _method_lines(curves)
     if costs is None:
         return lines
-    best = [best_draft_length(costs, a) for a in _ACCEPTANCES]
+    best = [best_speculative(costs, iid(a)) for a in _ACCEPTANCES]
     table = [
         ["acceptance of a drafted token", *(f"{a:.1f}" for a in _ACCEPTANCES)],
         ["best draft length", *(str(b.draft_length) for b in best)],
@@ -184,7 +214,7 @@ def _method_lines(curves: Mapping[str, Any]) -> list[str]:
 def _json_facts(bundle: Bundle, engines: list[_Engine], *, verified: bool) -> dict[str, Any]:
     costs = step_costs(bundle.curves) if bundle.curves is not None else None
     predictions = [
-        {"acceptance": a, **asdict(best_draft_length(costs, a))} for a in _ACCEPTANCES if costs
+        {"acceptance": a, **asdict(best_speculative(costs, iid(a)))} for a in _ACCEPTANCES if costs
     ]
     return {
         "bundle": str(bundle.path),

@@ -1,4 +1,4 @@
-"""Measures what a bundle does on this machine: step times by rows, and the speed of methods.
+"""Measures what a bundle does on this machine: step times, speed of methods, acceptance.
 
 Draft lengths and the method `auto` follow from them; they are kept in the bundle's manifest.
 """
@@ -18,7 +18,7 @@ from specrt._core import EngineRole
 from specrt.bundle import MANIFEST, Bundle, open_bundle
 from specrt.curves import Curves
 from specrt.eval.machine import place_of
-from specrt.eval.method_speed import measure_methods
+from specrt.eval.method_speed import measure_acceptance, measure_methods
 from specrt.llm import LLM
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64)
@@ -66,7 +66,7 @@ def measure(llm: LLM, *, progress: bool = False) -> Curves:
 
 
 def tune(bundle_path: str | Path, threads: int | None = None, *, progress: bool = False) -> Curves:
-    """Measures step times and methods of a bundle and stores them in its manifest.
+    """Measures step times, methods and drafts of a bundle and stores them in its manifest.
 
     Args:
         bundle_path: the bundle's folder.
@@ -87,6 +87,9 @@ def tune(bundle_path: str | Path, threads: int | None = None, *, progress: bool 
     measured = Bundle(bundle.path, {**bundle.manifest, "curves": asdict(curves)})
     rates = measure_methods(measured, threads, progress=progress)
     curves = replace(curves, tokens_per_second=rates)
+    if bundle.has_draft:
+        counts = measure_acceptance(measured, threads)
+        curves = replace(curves, acceptance=asdict(counts) if counts is not None else {})
     _store(bundle.path, curves)
     return curves
 

@@ -1,13 +1,17 @@
-"""Which decoding method is fastest for a bundle, on this machine."""
+"""How fast the decoding methods of a bundle are on this machine, and how often its drafts hold."""
 
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from specrt._core import EngineRole
+from specrt.build.engine_file import read_header
 from specrt.bundle import Bundle
+from specrt.eval.acceptance import AcceptanceCounts, counts_of
 from specrt.eval.prompts import encode_prompt
 from specrt.llm import LLM
 from specrt.methods import available_methods
+from specrt.outputs import RequestOutput
 from specrt.sampling_params import SamplingParams
 
 # Short tasks of different kinds: acceptance, and so the best method, depends on the text.
@@ -23,6 +27,7 @@ _PROMPTS = (
 )
 _NEW_TOKENS = 64
 _BUDGET_SECONDS = 30.0
+_ACCEPTANCE_SECONDS = 10.0
 
 
 def measure_methods(
@@ -48,10 +53,39 @@ def measure_methods(
     }
 
 
+def measure_acceptance(bundle: Bundle, threads: int | None = None) -> AcceptanceCounts | None:
+    """How often the draft model is right on the prompts of `measure_methods`, greedy.
+
+    It is asked for every token of the target's answers, also for those that decoding would not have
+    let it draft. None if the context leaves no room for an answer.
+    """
+    llm = LLM(bundle, "speculative", threads=threads, enable_prefix_caching=False)
+    return counts_of([matches_of(llm, run.output) for run in _runs(llm, _ACCEPTANCE_SECONDS)])
+
+
+def matches_of(llm: LLM, output: RequestOutput) -> list[bool]:
+    """For every token of a greedy answer after its first, whether the draft model would draft it.
+
+    Args:
+        llm: with a draft model.
+        output: what it, or another method of the same bundle, answered.
+
+    Returns:
+        No more than the draft model's context holds.
+    """
+    window = read_header(llm.bundle.drafters["draft"]).plan.context
+    first = len(output.prompt_token_ids)
+    tokens = [*output.prompt_token_ids, *output.token_ids][: window + 1]
+    drafted = llm.core.logits(EngineRole.drafter, tokens[:-1])[first:].argmax(axis=1)
+    pairs = zip(tokens[first + 1 :], drafted, strict=True)
+    return [token == int(draft) for token, draft in pairs]
+
+
 @dataclass(frozen=True)
 class _Run:
     tokens: int  # after the first
     seconds: float  # that they took
+    output: RequestOutput
 
 
 def _runs(llm: LLM, budget: float) -> list[_Run]:
@@ -71,6 +105,7 @@ def _runs(llm: LLM, budget: float) -> list[_Run]:
 def _run(llm: LLM, prompt: str) -> _Run:
     ids = encode_prompt(llm.tokenizer, prompt, raw=False)[: max(1, llm.core.context - _NEW_TOKENS)]
     params = SamplingParams(temperature=0.0, max_tokens=_NEW_TOKENS, ignore_eos=True)
-    metrics = llm.generate([ids], params)[0].metrics
+    [output] = llm.generate([ids], params)
+    metrics = output.metrics
     seconds = (metrics.total_ms - metrics.ttft_ms) / 1000.0
-    return _Run(metrics.completion_tokens - 1, seconds)
+    return _Run(metrics.completion_tokens - 1, seconds, output)
