@@ -180,6 +180,7 @@ template <int kRowTiles, int kPanels>
 __global__ void __launch_bounds__(kThreads, residents(kRowTiles))
     linear_kernel(const __grid_constant__ LinearJob job) {
   using S = Schedule<kRowTiles, kPanels>;
+  pdl_launch();
   SPECRT_SHARED(uint64_t[kChains * S::Weights::kSlots], came);
   SPECRT_SHARED(int32_t[kRowTiles * kTileRows], row_of);
   const LinearArgs& args = job.args;
@@ -194,7 +195,7 @@ __global__ void __launch_bounds__(kThreads, residents(kRowTiles))
   typename S::Weights weights(shared + warp * S::Weights::kRingBytes,
                               came + warp * S::Weights::kSlots, args.w, range, panel, groups);
   weights.fill();
-  // From here on the results of earlier kernels are read.
+  pdl_wait();
   const auto thread = static_cast<int32_t>(threadIdx.x);
   if (thread < kRowTiles * kTileRows) row_of[thread] = row_in_slot(args.rows, thread);
   sync_block();
@@ -218,7 +219,7 @@ template <int kRowTiles, int kPanels>
 void launch_linear(cudaStream_t stream, const LinearArgs& args, int32_t blocks) {
   using S = Schedule<kRowTiles, kPanels>;
   launch(stream, linear_kernel<kRowTiles, kPanels>, dim3(static_cast<unsigned>(blocks)), kThreads,
-         S::kRings + S::kScratch, {.args = args, .panels = panel_count(args.w)});
+         S::kRings + S::kScratch, {.args = args, .panels = panel_count(args.w)}, {.pdl = true});
 }
 
 template <int kRowTiles>
