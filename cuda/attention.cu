@@ -422,6 +422,7 @@ class Walk {
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     attention_kernel(const __grid_constant__ AttentionArgs args) {
+  pdl_launch();
   pdl_wait();
   const Block block = describe<S>(args);
   if (block.first_pair >= block.end_pair || block.begin >= block.end) return;
@@ -442,7 +443,7 @@ void enqueue(cudaStream_t stream, const AttentionArgs& args) {
   const dim3 grid(static_cast<unsigned>(args.kv.kv_heads),
                   static_cast<unsigned>(split_count(args.rows.positions)),
                   static_cast<unsigned>(blocks * args.rows.segment_count));
-  launch(stream, attention_kernel<S>, grid, S::kThreads, S::kSharedBytes, args);
+  launch(stream, attention_kernel<S>, grid, S::kThreads, S::kSharedBytes, args, {.pdl = true});
 }
 
 // With few pairs four warps share a group; with many, fewer blocks read the cache again.

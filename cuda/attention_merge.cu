@@ -15,6 +15,7 @@ constexpr int kPairsOfLane = 2;  // neighbouring components 2 lane + 64 j, for h
 // needs e a multiple of 32 up to 128 (checked in attention)
 __global__ void __launch_bounds__(32 * kWarps)
     merge_kernel(const __grid_constant__ AttentionArgs args) {
+  pdl_launch();
   pdl_wait();
   const int32_t pair = static_cast<int32_t>(blockIdx.x * kWarps + warp_index());
   const int32_t r = pair / args.heads, head = pair % args.heads;
@@ -53,7 +54,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 void attention_merge(cudaStream_t stream, const AttentionArgs& args) {
   const int32_t pairs = row_count(args.rows) * args.heads;
   launch(stream, merge_kernel, static_cast<unsigned>((pairs + kWarps - 1) / kWarps), 32 * kWarps, 0,
-         args);
+         args, {.pdl = true});
 }
 
 }  // namespace specrt::cuda

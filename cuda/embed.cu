@@ -42,6 +42,8 @@ __device__ void embed_tiles(const Weight& table, int32_t token, float* out) {
 // exact: a bf16 value widens to f32
 // a token outside [0, v) gives a row of NaN: nothing is read there
 __global__ void embed_kernel(const __grid_constant__ EmbedArgs args) {
+  pdl_launch();
+  pdl_wait();
   const auto r = static_cast<int32_t>(blockIdx.x);
   const Row row = row_at(args.rows, r);
   if (!row.exists) return;
@@ -64,8 +66,8 @@ void embed(cudaStream_t stream, const EmbedArgs& args) {
   SPECRT_CHECK(args.table.dtype == DType::bf16 && args.table.layout != Layout::panels16,
                "embed: CUDA reads bf16 tables, row-major or in tiles; rebuild with `specrt build "
                "--backend cuda`");
-  launch(stream, embed_kernel, dim3(static_cast<unsigned>(row_count(args.rows))), kThreads, 0,
-         args);
+  launch(stream, embed_kernel, dim3(static_cast<unsigned>(row_count(args.rows))), kThreads, 0, args,
+         {.pdl = true});
 }
 
 }  // namespace specrt::cuda

@@ -59,6 +59,8 @@ __device__ __forceinline__ bool is_last_block(PickHead& head) {
 __global__ void __launch_bounds__(kPickThreads)
     judge_kernel(const __grid_constant__ JudgeArgs args) {
   SPECRT_SHARED(PickShared, shared);
+  pdl_launch();
+  pdl_wait();
   const Cells& cells = *args.sequence.cells;
   const auto row = static_cast<int32_t>(blockIdx.x);
   if (!running(cells)) {
@@ -76,7 +78,7 @@ __global__ void __launch_bounds__(kPickThreads)
 
 void judge(cudaStream_t stream, const JudgeArgs& args) {
   check_pick("judge", args.scratch, args.vocab);
-  launch(stream, judge_kernel, kMaxStepRows, pick_threads(args.vocab), 0, args);
+  launch(stream, judge_kernel, kMaxStepRows, pick_threads(args.vocab), 0, args, {.pdl = true});
 }
 
 size_t pick_scratch(int32_t vocab) {

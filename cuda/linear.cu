@@ -1,27 +1,24 @@
 // y = x w^T for 1 to 64 rows, on tensor cores, reading every weight once.
+#include <algorithm>
+
 #include "cuda/chains.h"
 #include "cuda/exp.h"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/linear.h"
 #include "cuda/ptx.h"
-#include "cuda/rows.h"
+#include "cuda/row_stream.h"
+#include "cuda/weight_stream.h"
 
 namespace specrt::cuda {
 namespace {
 
-constexpr int32_t kTileRows = 8;  // activation rows of an mma
 constexpr unsigned kThreads = 32 * kChains;
-constexpr int32_t kNoRow = -1;
 
-// Blocks of columns that a warp has in flight: as many as the registers hold, without spills.
-constexpr int depth(int row_tiles, int panels) {
-  if (row_tiles == 8) return 2;
-  if (row_tiles == 4) return 4 - panels;
-  return panels == 2 ? 3 : 8 - 2 * row_tiles;
-}
+// Slots of a warp's ring of weights: what one block of 112 KB has room for beside its scratch.
+constexpr int slots(int row_tiles) { return row_tiles <= 2 ? 3 : 2; }
 
-// Blocks that a multiprocessor holds.
+// Blocks that a multiprocessor holds: two, so that the next kernel starts beside this one.
 constexpr int residents(int row_tiles) { return row_tiles == 8 ? 1 : 2; }
 
 struct LinearJob {
@@ -33,131 +30,43 @@ __host__ __device__ int32_t panel_count(const Weight& w) {
   return (w.rows + kPanelRows - 1) / kPanelRows;
 }
 
-// Rows that a step can have; of RowSelect::last, one a segment.
-__host__ __device__ int32_t slot_count(const StepRows& rows) {
-  return rows.select == RowSelect::last ? rows.segment_count : row_count(rows);
-}
-
-// The activation row in slot `slot` of the row tiles, or kNoRow.
-__device__ int32_t row_in_slot(const StepRows& rows, int32_t slot) {
-  if (slot >= slot_count(rows)) return kNoRow;
-  if (rows.select != RowSelect::last) return row_at(rows, slot).exists ? slot : kNoRow;
-  const RowRange range = rows_of(rows, slot);
-  return range.begin < range.end ? slot * rows.capacity + range.begin : kNoRow;
-}
-
-// The first `count` of 8 bf16 values; the others, which may be anything, become zero.
-__device__ __forceinline__ uint4 first_values(const uint4& v, int32_t count) {
-  const auto word = [count](uint32_t pair, int32_t begin) {
-    if (count >= begin + 2) return pair;
-    return count == begin + 1 ? pair & 0xffffu : 0u;
-  };
-  return {word(v.x, 0), word(v.y, 2), word(v.z, 4), word(v.w, 6)};
-}
-
-// One warp's chain of kPanels panels: a ring of operands in registers, refilled as it is used.
+// One schedule of the kernel: its rings and its shared memory.
 template <int kRowTiles, int kPanels>
-class Chain {
- public:
-  static constexpr int kRing = depth(kRowTiles, kPanels);
-
-  __device__ Chain(const LinearArgs& args, int32_t chain) {
-    const int32_t blocks = column_blocks(args.w.cols);
-    const BlockRange range = chain_blocks(blocks, chain);
-    const auto t = static_cast<int32_t>(lane_index() % 4);
-    length_ = range.end - range.begin;
-    panel_bytes_ = blocks * static_cast<int32_t>(kTileBytes);
-    tiles_ = args.w.data + range.begin * kTileBytes + lane_index() * sizeof(uint4);
-    x_ = args.x.data + range.begin * kBlockBytes + t * sizeof(uint4);
-    last_values_ = range.end == blocks ? args.w.cols - (blocks - 1) * kTileCols - 8 * t : 8;
-  }
-
-  // Begins with the weights of `count` panels from `panel` on.
-  __device__ __forceinline__ void fill_weights(int32_t panel, int32_t count) {
-    tile_ = tiles_ + int64_t{panel} * panel_bytes_;
-    count_ = count;
-#pragma unroll
-    for (int u = 0; u < kRing; ++u) {
-      if (u < length_) load_weights(u);
-    }
-    tile_ += kRing * kTileBytes;
-  }
-
-  // Slot -> row.
-  __device__ __forceinline__ void set_rows(const int32_t* row_of, int64_t stride) {
-#pragma unroll
-    for (int j = 0; j < kRowTiles; ++j) {
-      const int32_t row = row_of[kTileRows * j + static_cast<int32_t>(lane_index() / 4)];
-      offset_[j] = row == kNoRow ? kNoRow : row * static_cast<int32_t>(stride);
-    }
-  }
-
-  // Begins with the first columns of the rows.
-  __device__ __forceinline__ void fill_rows() {
-    row_ = x_;
-#pragma unroll
-    for (int u = 0; u < kRing; ++u) {
-      if (u < length_) load_rows(u, length_ - u);
-    }
-    row_ += kRing * kBlockBytes;
-  }
-
-  __device__ __forceinline__ void run(float (&sum)[kPanels][kRowTiles][4]) {
-    for (int32_t left = length_; left > 0; left -= kRing) {
-#pragma unroll
-      for (int u = 0; u < kRing; ++u) {
-        if (u >= left) break;
-#pragma unroll
-        for (int p = 0; p < kPanels; ++p) {
-#pragma unroll
-          for (int j = 0; j < kRowTiles; ++j) add_block(sum[p][j], w_[u][p], rows_[u][j]);
-        }
-        if (u + kRing < left) {
-          load_weights(u);
-          load_rows(u, left - u - kRing);
-        }
-      }
-      tile_ += kRing * kTileBytes;
-      row_ += kRing * kBlockBytes;
-    }
-  }
-
- private:
-  static constexpr int32_t kBlockBytes = kTileCols * static_cast<int32_t>(sizeof(bf16_bits));
-
-  __device__ __forceinline__ void load_weights(int u) {
-#pragma unroll
-    for (int p = 0; p < kPanels; ++p) {
-      const std::byte* tile = tile_ + p * panel_bytes_ + u * kTileBytes;
-      if (p < count_) w_[u][p] = {ld_stream16(tile), ld_stream16(tile + kTileBytes / 2)};
-    }
-  }
-
-  // `left` blocks of the chain from this one on. Rows are padded to whole blocks (kRowAlignment),
-  // so that only values need a limit.
-  __device__ __forceinline__ void load_rows(int u, int32_t left) {
-#pragma unroll
-    for (int j = 0; j < kRowTiles; ++j) {
-      rows_[u][j] = {};
-      if (offset_[j] != kNoRow) rows_[u][j] = ld_cg16(row_ + offset_[j] + u * kBlockBytes);
-    }
-    if (left > 1) return;
-#pragma unroll
-    for (int j = 0; j < kRowTiles; ++j) rows_[u][j] = first_values(rows_[u][j], last_values_);
-  }
-
-  int32_t length_;  // of the chain, in blocks of columns
-  int32_t panel_bytes_;
-  int32_t last_values_;     // of this lane in the chain's last block; 8 or more: all
-  const std::byte* tiles_;  // of the chain in panel 0
-  const std::byte* x_;      // of the chain in row 0
-  const std::byte* tile_ = nullptr;
-  const std::byte* row_ = nullptr;
-  int32_t count_ = 0;
-  int32_t offset_[kRowTiles];  // bytes from row 0, or kNoRow
-  TileWords w_[kRing][kPanels] = {};
-  uint4 rows_[kRing][kRowTiles];
+struct Schedule {
+  using Weights = WeightStream<kPanels, slots(kRowTiles)>;
+  // Activations are loaded a slot of weights ahead where registers allow it.
+  static constexpr int kRing =
+      kRowTiles <= 2 ? 2 * Weights::kBlocks : std::min(Weights::kBlocks, 2);
+  static constexpr int kTurn = std::max(kRing, Weights::kBlocks);  // both rings have gone round
+  using Rows = RowStream<kRowTiles, kRing>;
+  static constexpr size_t kRings = size_t{kChains} * Weights::kRingBytes;
+  static constexpr size_t kScratch = sizeof(float4) * 32 * kChains / 2 * kPanels * kRowTiles;
 };
+
+// A warp's chain of the panels of a group: `blocks` blocks of columns.
+template <typename S, int kRowTiles, int kPanels>
+__device__ __forceinline__ void run_chain(typename S::Weights& weights, typename S::Rows& rows,
+                                          int32_t blocks, float (&sum)[kPanels][kRowTiles][4]) {
+  constexpr int kBlocks = S::Weights::kBlocks;
+  const std::byte* tile = nullptr;
+  for (int32_t left = blocks; left > 0; left -= S::kTurn) {
+#pragma unroll
+    for (int u = 0; u < S::kTurn; ++u) {
+      if (u >= left) break;
+      if (u % kBlocks == 0) tile = weights.wait() + lane_index() * sizeof(uint4);
+#pragma unroll
+      for (int p = 0; p < kPanels; ++p) {
+        const auto* words =
+            reinterpret_cast<const uint4*>(tile + (p * kBlocks + u % kBlocks) * kTileBytes);
+        const TileWords w{words[0], words[32]};
+#pragma unroll
+        for (int j = 0; j < kRowTiles; ++j) add_block(sum[p][j], w, rows.at(u % S::kRing, j));
+      }
+      if (u % kBlocks == kBlocks - 1 || u + 1 == left) weights.release();
+      rows.load(u % S::kRing, left - u - S::kRing);
+    }
+  }
+}
 
 __device__ float silu(float x) { return __fdiv_rn(x, __fadd_rn(exponential(-x), 1.0f)); }
 
@@ -196,8 +105,7 @@ __device__ void finish_pair(const LinearArgs& args, int32_t row, int32_t output,
   finish(args, row, other, high);
 }
 
-constexpr int kPairs = kChains / 2;
-static_assert(kPairs == 4, "join_pairs takes four");
+static_assert(kChains == 8, "join_pairs takes four pairs");
 
 // Joins the chains of the block's warps through `scratch` ([pair][panel][row tile][lane], each four
 // sums of an mma: panel row i of rows 2 t and 2 t + 1, then panel row i + 8 of both) and writes
@@ -247,68 +155,95 @@ __device__ void join_and_finish(const LinearArgs& args, const int32_t* row_of, f
   sync_block();
 }
 
+// Whether a slot has a row; the same in all threads.
+template <int kRowTiles>
+__device__ bool any_row(const int32_t* row_of) {
+  bool found = false;
+  for (unsigned slot = lane_index(); slot < kRowTiles * kTileRows; slot += 32) {
+    found = found || row_of[slot] != kNoRow;
+  }
+  return warp_any(found);
+}
+
 // linear: y = x w^T + bias, then store, add to out, or silu(gate) * up
 // x (n,k) bf16; w (m,k) tiles16x32; bias (m) f32 or null; out (n,m) f32 or bf16, add: f32,
 //   swiglu: (n,m/2) bf16; out may not alias x
 // grid any, block 256: a block has a contiguous range of panels and takes kPanels at a time; warp c
 //   is chain c of them for all rows and shares nothing with the others until its sums are done
-// moves the weights once, 2mk bytes, and 2nk a block for x (from L2); memory bound
+// moves the weights once, 2mk bytes, through rings of 96 KB a block (64 KB above 16 rows), and 2nk
+//   a block for x (from L2); memory bound
 // sums as chains.h says, whatever the schedule; rounds once when stored as bf16
+// shared memory up to 112 KB (128 KB above 32 rows), up to 127 registers (239 above 32 rows), no
+//   spills: to 32 rows the next kernel fits beside it
 // any m and k (swiglu: m/2 % 8 == 0, checked with LinearArgs); x beyond k may hold anything
 template <int kRowTiles, int kPanels>
 __global__ void __launch_bounds__(kThreads, residents(kRowTiles))
     linear_kernel(const __grid_constant__ LinearJob job) {
+  using S = Schedule<kRowTiles, kPanels>;
+  pdl_launch();
+  SPECRT_SHARED(uint64_t[kChains * S::Weights::kSlots], came);
   SPECRT_SHARED(int32_t[kRowTiles * kTileRows], row_of);
   const LinearArgs& args = job.args;
   const auto index = int64_t{blockIdx.x};
   const auto end = static_cast<int32_t>((index + 1) * job.panels / gridDim.x);
   auto panel = static_cast<int32_t>(index * job.panels / gridDim.x);
-  const auto count = [&] { return end - panel < kPanels ? end - panel : kPanels; };
-  Chain<kRowTiles, kPanels> chain(args, static_cast<int32_t>(warp_index()));
-  chain.fill_weights(panel, count());
-  // From here on the results of earlier kernels are read.
-  if (threadIdx.x < kRowTiles * kTileRows) {
-    row_of[threadIdx.x] = row_in_slot(args.rows, static_cast<int32_t>(threadIdx.x));
-  }
+  const PanelGroups groups(panel, end, kPanels);
+  const auto warp = static_cast<int32_t>(warp_index());
+  const BlockRange range = chain_blocks(column_blocks(args.w.cols), warp);
+  auto* shared = shared_memory<std::byte>();
+  auto* scratch = reinterpret_cast<float4*>(shared + S::kRings);
+  typename S::Weights weights(shared + warp * S::Weights::kRingBytes,
+                              came + warp * S::Weights::kSlots, args.w, range, panel, groups);
+  weights.fill();
+  pdl_wait();
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  if (thread < kRowTiles * kTileRows) row_of[thread] = row_in_slot(args.rows, thread);
   sync_block();
-  chain.set_rows(row_of, args.x.stride);
-  chain.fill_rows();
+  if (!any_row<kRowTiles>(row_of)) {
+    weights.abandon();
+    return;
+  }
+  typename S::Rows rows(args.x, range, row_of);
+  rows.fill();
   while (panel < end) {
     float sum[kPanels][kRowTiles][4] = {};
-    chain.run(sum);
-    const int32_t done = panel, finished = count();
-    panel += finished;
-    if (panel < end) {
-      chain.fill_weights(panel, count());
-      chain.fill_rows();
-    }
-    join_and_finish<kRowTiles, kPanels>(args, row_of, shared_memory<float4>(), done, finished, sum);
+    run_chain<S>(weights, rows, range.end - range.begin, sum);
+    const int32_t done = panel, count = groups.size(panel);
+    panel += count;
+    if (panel < end) rows.fill();
+    join_and_finish<kRowTiles, kPanels>(args, row_of, scratch, done, count, sum);
   }
 }
 
 template <int kRowTiles, int kPanels>
 void launch_linear(cudaStream_t stream, const LinearArgs& args, int32_t blocks) {
-  constexpr size_t kScratch = sizeof(float4) * 32 * kPairs * kPanels * kRowTiles;
+  using S = Schedule<kRowTiles, kPanels>;
   launch(stream, linear_kernel<kRowTiles, kPanels>, dim3(static_cast<unsigned>(blocks)), kThreads,
-         kScratch, {.args = args, .panels = panel_count(args.w)});
+         S::kRings + S::kScratch, {.args = args, .panels = panel_count(args.w)}, {.pdl = true});
 }
 
 template <int kRowTiles>
 void launch_linear(cudaStream_t stream, const LinearArgs& args, const LinearSchedule& schedule) {
-  if (schedule.panels == 1) return launch_linear<kRowTiles, 1>(stream, args, schedule.blocks);
-  return launch_linear<kRowTiles, 2>(stream, args, schedule.blocks);
+  switch (schedule.panels) {
+    case 1:
+      return launch_linear<kRowTiles, 1>(stream, args, schedule.blocks);
+    case 2:
+      return launch_linear<kRowTiles, 2>(stream, args, schedule.blocks);
+    case 4:
+      return launch_linear<kRowTiles, 4>(stream, args, schedule.blocks);
+    default:
+      fail("linear: no kernel for ", schedule.panels, " panels at once");
+  }
 }
 
 }  // namespace
 
 LinearSchedule linear_schedule(const LinearArgs& args, int32_t multiprocessors) {
-  LinearSchedule schedule{.row_tiles = 1, .panels = 2, .blocks = 0};
+  LinearSchedule schedule{.row_tiles = 1, .panels = 4, .blocks = 0};
   while (schedule.row_tiles * kTileRows < slot_count(args.rows)) schedule.row_tiles *= 2;
   const int32_t panels = panel_count(args.w);
-  const int32_t resident = multiprocessors * residents(schedule.row_tiles);
-  if (panels < 2 * multiprocessors) schedule.panels = 1;
-  const int32_t groups = (panels + schedule.panels - 1) / schedule.panels;
-  schedule.blocks = groups < resident ? groups : resident;
+  if (panels <= 2 * multiprocessors) schedule.panels = panels <= multiprocessors ? 1 : 2;
+  schedule.blocks = panels < multiprocessors ? panels : multiprocessors;
   return schedule;
 }
 

@@ -28,6 +28,7 @@ struct Args {
 // a copy: exact. A block reads its whole path before it writes any of it
 // needs e a multiple of 8, slots within the cache
 __global__ void __launch_bounds__(kThreads) move_kv_kernel(const __grid_constant__ Args args) {
+  pdl_launch();
   pdl_wait();
   const KvLayer& kv = args.layers[blockIdx.y];
   const auto head = static_cast<int32_t>(blockIdx.x / 2);
@@ -70,7 +71,7 @@ void move_kv(cudaStream_t stream, const MoveKvArgs& args) {
       heads = std::max(heads, kv.kv_heads);
     }
     const dim3 grid(static_cast<unsigned>(2 * heads), static_cast<unsigned>(count));
-    launch(stream, move_kv_kernel, grid, kThreads, 0, part);
+    launch(stream, move_kv_kernel, grid, kThreads, 0, part, {.pdl = true});
   }
 }
 

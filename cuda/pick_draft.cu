@@ -16,6 +16,8 @@ namespace specrt::cuda {
 __global__ void __launch_bounds__(kPickThreads)
     pick_draft_kernel(const __grid_constant__ PickDraftArgs args) {
   SPECRT_SHARED(PickShared, shared);
+  pdl_launch();
+  pdl_wait();
   Cells& cells = *args.sequence.cells;
   int32_t token = 0;
   if (drafts(cells, args.index)) {
@@ -31,7 +33,7 @@ __global__ void __launch_bounds__(kPickThreads)
 
 void pick_draft(cudaStream_t stream, const PickDraftArgs& args) {
   check_pick("pick_draft", args.scratch, args.vocab);
-  launch(stream, pick_draft_kernel, 1, pick_threads(args.vocab), 0, args);
+  launch(stream, pick_draft_kernel, 1, pick_threads(args.vocab), 0, args, {.pdl = true});
 }
 
 }  // namespace specrt::cuda

@@ -34,6 +34,8 @@ __device__ __forceinline__ Word best_match(const Cell<int32_t>* tok, int32_t end
 __global__ void __launch_bounds__(kThreads)
     propose_ngram_kernel(const __grid_constant__ ProposeNgramArgs args) {
   SPECRT_SHARED(BlockShared, shared);
+  pdl_launch();
+  pdl_wait();
   Cells& cells = *args.sequence.cells;
   Cell<int32_t>* tok = args.sequence.tok;
   const int32_t end = cells.committed - 1 + cells.tail;
@@ -56,7 +58,7 @@ __global__ void __launch_bounds__(kThreads)
 void propose_ngram(cudaStream_t stream, const ProposeNgramArgs& args) {
   SPECRT_CHECK(args.plan.shortest >= 1, "propose_ngram: a shortest match of ", args.plan.shortest,
                " tokens; it must be at least 1");
-  launch(stream, propose_ngram_kernel, 1, kThreads, 0, args);
+  launch(stream, propose_ngram_kernel, 1, kThreads, 0, args, {.pdl = true});
 }
 
 }  // namespace specrt::cuda

@@ -36,6 +36,8 @@ __device__ float block_sum(float sum) {
 // any d; values beyond d are neither read nor written
 __global__ void __launch_bounds__(kThreads)
     rms_norm_kernel(const __grid_constant__ RmsNormArgs args) {
+  pdl_launch();
+  pdl_wait();
   const auto r = static_cast<int32_t>(blockIdx.x);
   if (!row_at(args.rows, r).exists) return;
   const int32_t cols = args.x.cols;
@@ -63,7 +65,7 @@ __global__ void __launch_bounds__(kThreads)
 
 void rms_norm(cudaStream_t stream, const RmsNormArgs& args) {
   launch(stream, rms_norm_kernel, dim3(static_cast<unsigned>(row_count(args.rows))), kThreads, 0,
-         args);
+         args, {.pdl = true});
 }
 
 }  // namespace specrt::cuda

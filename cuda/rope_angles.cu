@@ -57,6 +57,8 @@ __device__ Rotation rotation(double x) {
 // computes n e/2 sines and cosines; 4ne bytes
 // p f is one float32 product, as in Hugging Face; then within an ulp of the exact value
 __global__ void rope_angles_kernel(const __grid_constant__ RopeAnglesArgs args) {
+  pdl_launch();
+  pdl_wait();
   const auto r = static_cast<int32_t>(blockIdx.x);
   const Row row = row_at(args.rows, r);
   if (!row.exists) return;
@@ -72,7 +74,7 @@ __global__ void rope_angles_kernel(const __grid_constant__ RopeAnglesArgs args) 
 
 void rope_angles(cudaStream_t stream, const RopeAnglesArgs& args) {
   launch(stream, rope_angles_kernel, dim3(static_cast<unsigned>(row_count(args.rows))), kThreads, 0,
-         args);
+         args, {.pdl = true});
 }
 
 }  // namespace specrt::cuda

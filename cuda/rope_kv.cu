@@ -48,6 +48,7 @@ __device__ __forceinline__ void rotate_head(const float* x, const float* gain, f
 // needs slots within the cache
 __global__ void __launch_bounds__(32 * kWarps)
     rope_kv_kernel(const __grid_constant__ RopeKvArgs args) {
+  pdl_launch();
   pdl_wait();
   const KvLayer& kv = args.kv;
   const int32_t heads = args.heads + 2 * kv.kv_heads, e = kv.head_dim, half = e / 2;
@@ -81,7 +82,7 @@ void rope_kv(cudaStream_t stream, const RopeKvArgs& args) {
                name_of(args.kv.dtype));
   const int32_t items = row_count(args.rows) * (args.heads + 2 * args.kv.kv_heads);
   launch(stream, rope_kv_kernel, static_cast<unsigned>((items + kWarps - 1) / kWarps), 32 * kWarps,
-         0, args);
+         0, args, {.pdl = true});
 }
 
 }  // namespace specrt::cuda

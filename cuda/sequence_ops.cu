@@ -18,19 +18,27 @@ __device__ __forceinline__ bool is_first_thread() { return threadIdx.x == 0; }
 // cells and span of the sequence, a few words each; no op aliases another's memory
 // grid 1, block 32, of which the first thread works; latency bound
 __global__ void feed_prompt_kernel(const __grid_constant__ FeedPromptArgs args) {
+  pdl_launch();
+  pdl_wait();
   if (is_first_thread()) feed_prompt(*args.span, args.begin, args.count);
 }
 
 __global__ void begin_catch_up_kernel(const __grid_constant__ BeginCatchUpArgs args) {
+  pdl_launch();
+  pdl_wait();
   if (!is_first_thread()) return;
   begin_catch_up(*args.sequence.cells, *args.span, args.rows, args.window);
 }
 
 __global__ void begin_draft_kernel(const __grid_constant__ BeginDraftArgs args) {
+  pdl_launch();
+  pdl_wait();
   if (is_first_thread()) begin_draft(*args.sequence.cells, *args.span, args.plan);
 }
 
 __global__ void feed_tail_kernel(const __grid_constant__ FeedTailArgs args) {
+  pdl_launch();
+  pdl_wait();
   if (!is_first_thread()) return;
   Cells& cells = *args.sequence.cells;
   if (args.source == TailSource::appended) append_draft(cells);
@@ -38,19 +46,19 @@ __global__ void feed_tail_kernel(const __grid_constant__ FeedTailArgs args) {
 }
 
 void feed_prompt(cudaStream_t stream, const FeedPromptArgs& args) {
-  launch(stream, feed_prompt_kernel, 1, kThreads, 0, args);
+  launch(stream, feed_prompt_kernel, 1, kThreads, 0, args, {.pdl = true});
 }
 
 void begin_catch_up(cudaStream_t stream, const BeginCatchUpArgs& args) {
-  launch(stream, begin_catch_up_kernel, 1, kThreads, 0, args);
+  launch(stream, begin_catch_up_kernel, 1, kThreads, 0, args, {.pdl = true});
 }
 
 void begin_draft(cudaStream_t stream, const BeginDraftArgs& args) {
-  launch(stream, begin_draft_kernel, 1, kThreads, 0, args);
+  launch(stream, begin_draft_kernel, 1, kThreads, 0, args, {.pdl = true});
 }
 
 void feed_tail(cudaStream_t stream, const FeedTailArgs& args) {
-  launch(stream, feed_tail_kernel, 1, kThreads, 0, args);
+  launch(stream, feed_tail_kernel, 1, kThreads, 0, args, {.pdl = true});
 }
 
 }  // namespace specrt::cuda

@@ -23,6 +23,9 @@ struct Settings {
   uint64_t seed = seed_of_environment();
   MmaOrder mma_order = mma_order_of_environment();
   Prologues prologues = Prologues::sometimes;
+  // A kernel launched with pdl always meets poison up to pdl_wait, except through the functions for
+  // weights and bulk copies, and a write up to there is an error. For tests without other streams.
+  bool hide_memory = false;
   int start_delay_us = 0;     // work waits this long before it starts, unless somebody waits for it
   bool print_reports = true;  // device errors go to stderr too
   bool trap_guards = true;    // with AddressSanitizer: touching a guard zone ends the program there

@@ -150,7 +150,7 @@ void BlockCopies::check_proxy(std::byte* dst, uint32_t bytes) const {
 void BlockCopies::land(size_t index) {
   const Copy copy = flying_[index];
   flying_.erase(flying_.begin() + static_cast<std::ptrdiff_t>(index));
-  std::memcpy(copy.dst, copy.src, copy.bytes);
+  std::memcpy(copy.dst, memory().weights(copy.src, copy.bytes), copy.bytes);
   std::erase_if(regions_, [&](const Region& region) {
     return overlap(copy.dst, copy.bytes, region.dst, region.content.size());
   });

@@ -142,12 +142,13 @@ void check_global(const char* what, const void* data, size_t bytes, size_t align
   }
 }
 
-void check_weights(const void* data) {
+const void* weights(const void* data) {
   check_global("ld_stream16", data, 16, 16);
   if (memory().find(data, 16) != MemoryKind::device) {
     fail_device("ld_stream16: not device memory");
   }
   if (!memory().as_host_left_it(data)) fail_device("ld_stream16: memory that a kernel wrote");
+  return memory().weights(data, 16);
 }
 
 }  // namespace specrt::emulation

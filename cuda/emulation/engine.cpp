@@ -175,6 +175,8 @@ TaskPointer Engine::pick(Lock& lock) {
 void Engine::start(const TaskPointer& task) {
   if (task->work_.kernel == nullptr || std::exchange(task->started_, true)) return;
   run_prologue(task);
+  const bool is_dependent = task->work_.kernel->edge == Edge::programmatic;
+  if (task->grid_ == nullptr && is_dependent && settings_.hide_memory) run_early(*task);
   if (task->grid_ == nullptr) {
     task->grid_ = std::make_unique<Grid>(task->work_.kernel, workshop_);
   }
@@ -197,8 +199,26 @@ void Engine::run_prologue(const TaskPointer& task) {
     next = *found;
     ++counters_.early_prologues;
   }
-  next->grid_ = std::make_unique<Grid>(next->work_.kernel, workshop_);
-  next->grid_->run(kPrologueSteps);
+  run_early(*next);
+}
+
+// Runs a kernel up to pdl_wait.
+void Engine::run_early(Task& task) {
+  task.grid_ = std::make_unique<Grid>(task.work_.kernel, workshop_);
+  if (!settings_.hide_memory) {
+    task.grid_->run(kPrologueSteps);
+    return;
+  }
+  memory().hide();
+  try {
+    task.grid_->run(kPrologueSteps);
+  } catch (const DeviceError&) {
+    memory().reveal();
+    throw;
+  }
+  const std::string broken = memory().reveal();
+  if (!broken.empty())
+    throw DeviceError(concat("kernel ", task.work_.kernel->name(), ": ", broken));
 }
 
 bool Engine::advance(Task& task) {

@@ -82,6 +82,7 @@ class Engine {
   TaskPointer pick(Lock& lock);
   void start(const TaskPointer& task);
   void run_prologue(const TaskPointer& task);
+  void run_early(Task& task);
   bool advance(Task& task);  // true when it is done
   void complete(const TaskPointer& task);
   void fail(const std::string& report);

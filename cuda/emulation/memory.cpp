@@ -23,6 +23,12 @@ void poison(void* data, size_t bytes) {
   if (bytes % 2 != 0) out[bytes - 1] = static_cast<std::byte>(kPoison & 0xff);
 }
 
+bool is_poison(const void* data, size_t bytes) {
+  const auto* in = static_cast<const std::byte*>(data);
+  if (bytes < 2) return bytes == 0 || in[0] == static_cast<std::byte>(kPoison & 0xff);
+  return std::memcmp(in, &kPoison, 2) == 0 && std::memcmp(in, in + 2, bytes - 2) == 0;
+}
+
 void set_guard(std::byte* zone, size_t bytes) {
   std::memset(zone, static_cast<int>(kGuard), bytes);
 }
@@ -55,7 +61,7 @@ std::byte* Memory::allocate(MemoryKind kind, int device, size_t bytes, size_t li
     }
     if (used > limit) return nullptr;
   }
-  Allocation allocation{kind, device, bytes, nullptr, nullptr};
+  Allocation allocation{kind, device, bytes, nullptr, nullptr, {}};
   allocation.storage.reset(new std::byte[bytes + 2 * kGuardBytes + kAlignment]);
   const auto first = reinterpret_cast<uintptr_t>(allocation.storage.get()) + kGuardBytes;
   auto* data = reinterpret_cast<std::byte*>((first + kAlignment - 1) / kAlignment * kAlignment);
@@ -102,7 +108,7 @@ bool Memory::as_host_left_it(const void* data) {
   const auto place = holder(data, 16);
   if (place == allocations_.end() || place->second.kind != MemoryKind::device) return false;
   const auto offset = static_cast<const std::byte*>(data) - place->first;
-  return std::memcmp(data, place->second.image.get() + offset, 16) == 0;
+  return is_hidden_ || std::memcmp(data, place->second.image.get() + offset, 16) == 0;
 }
 
 void Memory::host_wrote(const void* data, size_t bytes) {
@@ -111,6 +117,39 @@ void Memory::host_wrote(const void* data, size_t bytes) {
   if (place == allocations_.end() || place->second.kind != MemoryKind::device) return;
   const auto offset = static_cast<const std::byte*>(data) - place->first;
   std::memcpy(place->second.image.get() + offset, data, bytes);
+}
+
+void Memory::hide() {
+  const std::lock_guard lock(mutex_);
+  is_hidden_ = true;
+  for (auto& [data, allocation] : allocations_) {
+    auto* first = const_cast<std::byte*>(data);
+    allocation.hidden.assign(first, first + allocation.bytes);
+    poison(first, allocation.bytes);
+  }
+}
+
+std::string Memory::reveal() {
+  const std::lock_guard lock(mutex_);
+  std::string report;
+  is_hidden_ = false;
+  for (auto& [data, allocation] : allocations_) {
+    if (!is_poison(data, allocation.bytes)) {
+      report = concat("a write to an allocation of ", allocation.bytes, " bytes before pdl_wait");
+    }
+    std::memcpy(const_cast<std::byte*>(data), allocation.hidden.data(), allocation.bytes);
+    allocation.hidden.clear();
+  }
+  return report;
+}
+
+const std::byte* Memory::weights(const void* data, size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const auto* direct = static_cast<const std::byte*>(data);
+  if (!is_hidden_) return direct;
+  const auto place = holder(data, bytes);
+  if (place == allocations_.end() || place->second.image == nullptr) return direct;
+  return place->second.image.get() + (direct - place->first);
 }
 
 std::string Memory::guard_report(const std::byte* data, const Allocation& allocation) {

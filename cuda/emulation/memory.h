@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace specrt::emulation {
 
@@ -17,6 +18,7 @@ enum class MemoryKind { device, host };
 // far out of bounds.
 inline constexpr uint16_t kPoison = 0x7fed;
 void poison(void* data, size_t bytes);
+bool is_poison(const void* data, size_t bytes);
 
 // A zone before and after memory in use; a write to it is seen later.
 inline constexpr size_t kGuardBytes = 1024;
@@ -43,6 +45,13 @@ class Memory {
   // After a copy or a memset wrote [data, data + bytes).
   void host_wrote(const void* data, size_t bytes);
 
+  // All memory holds poison until reveal(), which says what was written meanwhile; empty if
+  // nothing.
+  void hide();
+  std::string reveal();
+  // Where to read weights from: `data`, or what the host left there while memory is hidden.
+  const std::byte* weights(const void* data, size_t bytes);
+
   // What is wrong with the guard zones; empty if nothing is.
   std::string check_guards();
   void restore_guards();
@@ -56,6 +65,7 @@ class Memory {
     size_t bytes;
     std::unique_ptr<std::byte[]> storage;  // alignment, guard, data, guard
     std::unique_ptr<std::byte[]> image;    // device memory: as the host left it
+    std::vector<std::byte> hidden;         // the data, while memory is hidden
   };
   enum class Guards { watched, seen };
   using Place = std::map<const std::byte*, Allocation>::iterator;
@@ -65,6 +75,7 @@ class Memory {
   static std::string guard_report(const std::byte* data, const Allocation& allocation);
 
   std::mutex mutex_;
+  bool is_hidden_ = false;
   std::map<const std::byte*, Allocation> allocations_;  // by first byte of the data
 };
 

@@ -67,8 +67,8 @@ void pdl_wait();
 void check_shared(const char* what, const void* data, size_t bytes, size_t alignment);
 // Ends the kernel unless [data, data + bytes) is aligned to `alignment` and lies in an allocation.
 void check_global(const char* what, const void* data, size_t bytes, size_t alignment);
-// As check_global, for 16 bytes of device memory that no kernel wrote.
-void check_weights(const void* data);
+// As check_global, for 16 bytes of device memory that no kernel wrote; where to read them.
+const void* weights(const void* data);
 
 }  // namespace specrt::emulation
 
@@ -162,10 +162,7 @@ T load(const void* src) {
   std::memcpy(&value, src, sizeof(T));
   return value;
 }
-inline uint4 ld_stream16(const void* src) {
-  emulation::check_weights(src);
-  return load<uint4>(src);
-}
+inline uint4 ld_stream16(const void* src) { return load<uint4>(emulation::weights(src)); }
 inline uint4 ld_cg16(const void* src) {
   emulation::check_global("ld_cg16", src, 16, 16);
   return load<uint4>(src);

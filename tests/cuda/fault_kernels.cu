@@ -145,6 +145,11 @@ __global__ void end_with_group_in_flight(const __grid_constant__ FaultArgs args)
   cp_async_commit();
 }
 
+__global__ void write_before_pdl_wait(const __grid_constant__ FaultArgs args) {
+  args.out[threadIdx.x] = make_uint4(1, 2, 3, 4);
+  pdl_wait();
+}
+
 __global__ void end_without_pdl_wait(const __grid_constant__ FaultArgs args) {
   if (args.in == nullptr) pdl_wait();
 }

@@ -35,6 +35,7 @@ __global__ void load_outside(const __grid_constant__ FaultArgs args);
 __global__ void load_misaligned(const __grid_constant__ FaultArgs args);
 __global__ void end_with_copy_in_flight(const __grid_constant__ FaultArgs args);
 __global__ void end_with_group_in_flight(const __grid_constant__ FaultArgs args);
+__global__ void write_before_pdl_wait(const __grid_constant__ FaultArgs args);
 __global__ void end_without_pdl_wait(const __grid_constant__ FaultArgs args);
 __global__ void copy_more_than_announced(const __grid_constant__ FaultArgs args);
 __global__ void copy_without_init_fence(const __grid_constant__ FaultArgs args);

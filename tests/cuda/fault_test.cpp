@@ -65,6 +65,7 @@ TEST_CASE("reading the predecessor's results before pdl_wait gives stale values"
   for (const auto prologues : {emulation::Prologues::always, emulation::Prologues::never}) {
     emulation::Settings settings = seeded(1);
     settings.prologues = prologues;
+    settings.hide_memory = false;
     settings.start_delay_us = 1000000;  // both kernels are enqueued when the first starts
     Rig rig(settings);
     const std::vector<uint4> in = values();
@@ -78,6 +79,19 @@ TEST_CASE("reading the predecessor's results before pdl_wait gives stale values"
     CHECK(right == (prologues == emulation::Prologues::never));
     CHECK(emulation::counters().early_prologues == (right ? 0 : 1));
   }
+}
+
+TEST_CASE("a kernel without its grid wait is reported, and one that reads too early reads poison") {
+  // What a kernel launched with pdl looks like whose pdl_wait was dropped.
+  check_contains(report_of(copy_with_proxy_fence, {.pdl = true}),
+                 "copy_with_proxy_fence block (0,0,0): launched with pdl, and warp");
+  check_contains(report_of(write_before_pdl_wait, {.pdl = true}),
+                 "write_before_pdl_wait: a write to an allocation of 2048 bytes before pdl_wait");
+  Rig rig(seeded(1));
+  DeviceArray<uint4> in(rig, values()), out(kValues);
+  launch(rig.stream(), copy_before_pdl_wait, 1, kThreads, 0, {in.data(), out.data()},
+         {.pdl = true});
+  for (unsigned i = 0; i < kThreads; ++i) CHECK(out.read(rig)[i].x == 0x7fed7fed);
 }
 
 TEST_CASE("divergence and deadlock are reported with what each lane waits for") {

@@ -179,7 +179,7 @@ TEST_CASE("every schedule of linear gives the same bits") {
   std::vector<float> first;
   uint64_t seed = 10;
   for (const int32_t row_tiles : {1, 2, 4, 8}) {
-    for (const int32_t panels : {1, 2}) {
+    for (const int32_t panels : {1, 2, 4}) {
       for (const int32_t blocks : {1, 2, 5}) {
         Rig rig(seeded(++seed));
         const Matrix w(rig, m, k);
@@ -196,7 +196,7 @@ TEST_CASE("long chains refill every slot of their ring") {
   constexpr int32_t m = 32, k = 8 * 32 * 13 + 9;  // chains of 13 and 14 blocks
   uint64_t seed = 50;
   for (const int32_t row_tiles : {1, 2, 4, 8}) {
-    for (const int32_t panels : {1, 2}) {
+    for (const int32_t panels : {1, 2, 4}) {
       Rig rig(seeded(++seed));
       const Matrix w(rig, m, k);
       const std::vector<bf16_bits> x = random_bf16(k, 7);
@@ -354,7 +354,7 @@ TEST_CASE("swiglu of extreme gates is finite where its value is") {
   }
 }
 
-TEST_CASE("schedules fit the shape") {
+TEST_CASE("schedules fit the shape: one block a multiprocessor, with equal groups of panels") {
   LinearArgs args;
   args.rows.segment_count = 1;
   args.w.rows = 28672;
@@ -363,11 +363,33 @@ TEST_CASE("schedules fit the shape") {
     args.rows.capacity = capacity;
     const LinearSchedule schedule = linear_schedule(args, 132);
     CHECK(schedule.row_tiles == tiles);
-    CHECK(schedule.panels == 2);
-    CHECK(schedule.blocks == (tiles == 8 ? 132 : 264));
+    CHECK(schedule.panels == 4);
+    CHECK(schedule.blocks == 132);
   }
+  args.w.rows = 4096;
+  CHECK(linear_schedule(args, 132).panels == 2);
   args.w.rows = 100;
+  CHECK(linear_schedule(args, 132).panels == 1);
   CHECK(linear_schedule(args, 132).blocks == 7);
+}
+
+TEST_CASE("groups of panels are few and equal") {
+  for (const int32_t most : {1, 2, 4}) {
+    for (int32_t count = 0; count < 20; ++count) {
+      const PanelGroups groups(3, 3 + count, most);
+      int32_t found = 0, least = most, greatest = 0;
+      for (int32_t panel = 3; panel < groups.end(); panel += groups.size(panel)) {
+        REQUIRE(groups.size(panel) > 0);
+        least = std::min(least, groups.size(panel));
+        greatest = std::max(greatest, groups.size(panel));
+        ++found;
+      }
+      CHECK(found == (count + most - 1) / most);
+      CHECK(greatest <= most);
+      CHECK((count == 0 || greatest - least <= 1));
+      CHECK(groups.size(groups.end()) == 0);
+    }
+  }
 }
 
 TEST_CASE("what linear cannot run is refused") {
@@ -376,6 +398,7 @@ TEST_CASE("what linear cannot run is refused") {
   args.w.layout = Layout::panels16;
   CHECK_THROWS_WITH_AS(linear(rig.stream(), args), doctest::Contains("--backend cuda"), Error);
   CHECK_THROWS_AS(linear(rig.stream(), args, {3, 1, 1}), Error);
+  CHECK_THROWS_AS(linear(rig.stream(), args, {1, 3, 1}), Error);
   // SwiGLU of gate and up that do not meet in a tile.
   const Matrix w(rig, 48, 32, 8);
   StepRig step(rig, 1, {1});

@@ -10,6 +10,7 @@ namespace specrt::cuda {
 emulation::Settings Rig::quiet() {
   emulation::Settings settings;
   settings.print_reports = false;
+  settings.hide_memory = true;
   return settings;
 }
 
