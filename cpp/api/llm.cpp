@@ -44,6 +44,17 @@ std::unique_ptr<Backend> make_backend(const LLMOptions& options, const Engine& e
   return make_cpu_backend({.threads = options.threads, .isa = options.isa});
 }
 
+JudgeOptions judge_options(const LLMOptions& options, const Engine& engine) {
+  const format::FileHeader& header = engine.plan().header;
+  if (options.rule != AcceptanceRule::exact && header.backend == format::kBackendCuda) {
+    fail_argument("engines for CUDA know the rule exact only; build the bundle for the CPU");
+  }
+  constexpr Rule kRules[] = {Rule::exact, Rule::rejection, Rule::block};
+  return {.rule = kRules[static_cast<size_t>(options.rule)],
+          .draft_tokens = options.num_speculative_tokens,
+          .vocab = header.vocab};
+}
+
 LaneOptions lane_options(const LLMOptions& options, double pace_ms) {
   constexpr double kSlowest = 60'000;
   if (!(pace_ms >= 0 && pace_ms <= kSlowest)) {
@@ -101,7 +112,8 @@ struct LLM::State {
   State(const LLMOptions& options, std::shared_ptr<const Engine> engine)
       : backend(make_backend(options, *engine)),
         streams(options, *backend),
-        sequence(*backend, engine->plan().header.context, kMaxRunAhead + 2),
+        sequence(*backend, engine->plan().header.context, kMaxRunAhead + 2,
+                 judge_options(options, *engine)),
         target(std::move(engine), *backend, *streams.target, &sequence,
                lane_options(options, options.pace_target_ms)) {
     if (!options.drafter.empty()) {

@@ -9,6 +9,7 @@
 #include "cpu/adjust.h"
 #include "cpu/logprobs.h"
 #include "cpu/pick.h"
+#include "device/rejection.h"
 
 namespace specrt::cpu {
 namespace {
@@ -127,6 +128,7 @@ void run(const Kernels&, const FeedPromptArgs& args, Team&) {
 
 void run(const Kernels&, const ProposeNgramArgs& args, Team&) {
   propose_ngram(*args.sequence.cells, args.sequence.tok, args.plan);
+  note_sure_drafts(args.sequence);
 }
 
 void run(const Kernels&, const BeginCatchUpArgs& args, Team&) {
@@ -151,16 +153,69 @@ int32_t choose(const Kernels& kernels, const SequenceCells& sequence, const Rows
   return pick(kernels, adjusted, logits.cols, *sequence.cells, position);
 }
 
+// The probabilities of the token at `position` from its row of logits.
+void row_probabilities(const SequenceCells& sequence, const float* logits, int32_t position,
+                       Team& team, int member, float* out) {
+  const int32_t vocab = sequence.probabilities.vocab;
+  std::byte* scratch = team.scratch(member, adjust_scratch_bytes(vocab));
+  probabilities(adjust(sequence, logits, vocab, position, scratch), vocab, *sequence.cells, out);
+}
+
+// Draws the token at `position` from row `row` and keeps the probabilities for the verdict.
+int32_t draw_draft(const PickDraftArgs& args, int32_t row, int32_t position, Team& team) {
+  const Cells& cells = *args.sequence.cells;
+  const ProbabilityRows& rows = args.sequence.probabilities;
+  const int32_t slot = position % rows.slots;
+  float* kept = rows.draft + static_cast<int64_t>(slot) * rows.vocab;
+  row_probabilities(args.sequence, args.logits.row<float>(row), position, team, 0, kept);
+  rows.sure[slot] = -1;
+  return KeyedDraws(cells.seed).draw(draft_key(cells, position), rows.vocab, [&](int32_t token) {
+    return static_cast<double>(kept[token]);
+  });
+}
+
 void run(const Kernels& kernels, const PickDraftArgs& args, Team& team) {
   Cells& cells = *args.sequence.cells;
   int32_t token = 0;
   if (drafts(cells, args.index)) {
-    const int32_t last = args.span->rows - 1;
+    const int32_t last = args.span->rows - 1, position = draft_position(cells, args.index);
     SPECRT_CHECK(last >= 0, "pick_draft: step ", args.index, " drafts but fed no row");
-    token = choose(kernels, args.sequence, args.logits, args.first_row + last,
-                   draft_position(cells, args.index), team, 0);
+    const int32_t row = args.first_row + last;
+    token = cells.rule == Rule::exact
+                ? choose(kernels, args.sequence, args.logits, row, position, team, 0)
+                : draw_draft(args, row, position, team);
   }
   finish_draft_step(cells, args.sequence.tok, *args.span, args.index, token);
+}
+
+// What walk_rejection reads.
+struct KeptRows {
+  const ProbabilityRows& rows;
+
+  int32_t vocab() const { return rows.vocab; }
+  double target(int32_t row, int32_t token) const {
+    return rows.target[static_cast<int64_t>(row) * rows.vocab + token];
+  }
+  double draft(int32_t position, int32_t token) const {
+    const int32_t slot = position % rows.slots, sure = rows.sure[slot];
+    if (sure >= 0) return sure == token ? 1.0 : 0.0;
+    return rows.draft[static_cast<int64_t>(slot) * rows.vocab + token];
+  }
+};
+
+Verdict judge_by_probabilities(const JudgeArgs& args, int32_t begin, Team& team) {
+  const Cells& cells = *args.sequence.cells;
+  const ProbabilityRows& rows = args.sequence.probabilities;
+  const int32_t tail = cells.tail, committed = cells.committed;
+  SPECRT_CHECK(rows.target != nullptr && rows.vocab == args.vocab,
+               "judge: the sequence has no room for probabilities");
+  const int64_t bytes = static_cast<int64_t>(tail) * args.vocab * 64;
+  team.parallel(tail, bytes, [&](int i, int member) {
+    row_probabilities(args.sequence, args.logits.row<float>(args.first_row + begin + i),
+                      committed + i, team, member,
+                      rows.target + static_cast<int64_t>(i) * rows.vocab);
+  });
+  return walk_rejection(cells, args.sequence.tok, KeptRows{rows}, KeyedDraws(cells.seed));
 }
 
 // Fills the round's entry of the logprob ring, which the log entry then publishes.
@@ -176,16 +231,9 @@ void log_verdict(const JudgeArgs& args, const Verdict& verdict, int32_t begin, T
 }
 
 // The tokens of all tail rows are chosen side by side, then the walk reads those that it needs.
-void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
+Verdict judge_by_tokens(const Kernels& kernels, const JudgeArgs& args, int32_t begin, Team& team) {
   const Cells& cells = *args.sequence.cells;
-  if (!running(cells)) {
-    commit(args.sequence, Verdict{});
-    return;
-  }
   const int32_t tail = cells.tail, committed = cells.committed;
-  const int32_t begin = args.span->rows - tail;
-  SPECRT_CHECK(tail >= 1 && tail <= kMaxStepRows && begin >= 0, "judge: a tail of ", tail,
-               " tokens after a step of ", begin + tail, " rows");
   std::array<int32_t, kMaxStepRows> chosen{};
   // Drawing noise for a token costs about as much as reading 64 bytes.
   const bool greedy = cells.sampling.temperature == 0.0f;
@@ -195,8 +243,21 @@ void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
         choose(kernels, args.sequence, args.logits, args.first_row + begin + i, committed + i, team,
                member);
   });
-  const Verdict verdict = walk_chain(
-      cells, args.sequence.tok, [&](int32_t i, int32_t) { return chosen[static_cast<size_t>(i)]; });
+  return walk_chain(cells, args.sequence.tok,
+                    [&](int32_t i, int32_t) { return chosen[static_cast<size_t>(i)]; });
+}
+
+void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
+  const Cells& cells = *args.sequence.cells;
+  if (!running(cells)) {
+    commit(args.sequence, Verdict{});
+    return;
+  }
+  const int32_t tail = cells.tail, begin = args.span->rows - tail;
+  SPECRT_CHECK(tail >= 1 && tail <= kMaxStepRows && begin >= 0, "judge: a tail of ", tail,
+               " tokens after a step of ", begin + tail, " rows");
+  const Verdict verdict = cells.rule == Rule::exact ? judge_by_tokens(kernels, args, begin, team)
+                                                    : judge_by_probabilities(args, begin, team);
   if (cells.logprobs > 0) log_verdict(args, verdict, begin, team);
   commit(args.sequence, verdict);
 }

@@ -80,24 +80,42 @@ int32_t noisy_best(const Candidates& kept, uint64_t seed, uint32_t position) {
   return best.id;
 }
 
+// Behind the filters.
+Candidates filtered(const float* logits, int32_t vocab, const SamplingCells& sampling) {
+  const float top_p = sampling.top_p, min_p = sampling.min_p;
+  const int32_t top_k = sampling.top_k;
+  Candidates kept = all_tokens(logits, vocab, sampling.temperature);
+  if (top_k > 0) keep_top_k(kept, static_cast<size_t>(top_k));
+  if (top_p < 1.0f) keep_top_p(kept, top_p);
+  if (min_p > 0.0f) keep_min_p(kept, min_p);
+  return kept;
+}
+
 }  // namespace
 
 int32_t pick(const Kernels& kernels, const float* logits, int32_t vocab, const Cells& cells,
              int32_t position) {
   const SamplingCells& sampling = cells.sampling;
-  const float temperature = sampling.temperature, top_p = sampling.top_p, min_p = sampling.min_p;
+  const float temperature = sampling.temperature;
   const int32_t top_k = sampling.top_k;
   const uint64_t seed = cells.seed;
   const uint32_t at = static_cast<uint32_t>(position);
   if (temperature == 0.0f) return kernels.argmax(logits, vocab);
-  const bool filtered = (top_k > 0 && top_k < vocab) || top_p < 1.0f || min_p > 0.0f;
-  if (!filtered) return kernels.argmax_noisy(logits, vocab, temperature, seed, at);
+  const bool filters =
+      (top_k > 0 && top_k < vocab) || sampling.top_p < 1.0f || sampling.min_p > 0.0f;
+  if (!filters) return kernels.argmax_noisy(logits, vocab, temperature, seed, at);
+  return noisy_best(filtered(logits, vocab, sampling), seed, at);
+}
 
-  Candidates kept = all_tokens(logits, vocab, temperature);
-  if (top_k > 0) keep_top_k(kept, static_cast<size_t>(top_k));
-  if (top_p < 1.0f) keep_top_p(kept, top_p);
-  if (min_p > 0.0f) keep_min_p(kept, min_p);
-  return noisy_best(kept, seed, at);
+void probabilities(const float* logits, int32_t vocab, const Cells& cells, float* out) {
+  const Candidates kept = filtered(logits, vocab, cells.sampling);
+  const float largest = largest_of(kept);
+  double sum = 0.0;
+  for (const Candidate& c : kept) sum += weight(c.value, largest);
+  std::fill_n(out, vocab, 0.0f);
+  for (const Candidate& c : kept) {
+    out[c.id] = static_cast<float>(weight(c.value, largest) / sum);
+  }
 }
 
 }  // namespace specrt::cpu

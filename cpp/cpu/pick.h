@@ -14,4 +14,7 @@ namespace specrt::cpu {
 int32_t pick(const Kernels& kernels, const float* logits, int32_t vocab, const Cells& cells,
              int32_t position);
 
+// Probabilities (v,) of the tokens at that temperature, which is positive, behind the same filters.
+void probabilities(const float* logits, int32_t vocab, const Cells& cells, float* out);
+
 }  // namespace specrt::cpu

@@ -61,6 +61,25 @@ size_t log_bytes(uint32_t log_slots) {
   return counter.used();
 }
 
+// Nothing under rule `exact`.
+void carve_probabilities(Carver& memory, const JudgeOptions& judge, ProbabilityRows& rows) {
+  if (judge.rule == Rule::exact) return;
+  const auto vocab = static_cast<size_t>(judge.vocab);
+  rows.vocab = judge.vocab;
+  // A draft and, behind it, the next one.
+  rows.slots = 2 * std::max(judge.draft_tokens, 1);
+  rows.draft = memory.take<float>(static_cast<size_t>(rows.slots) * vocab);
+  rows.sure = memory.take<Cell<int32_t>>(static_cast<size_t>(rows.slots));
+  rows.target = memory.take<float>(static_cast<size_t>(kMaxStepRows) * vocab);
+}
+
+size_t probability_bytes(const JudgeOptions& judge) {
+  Carver counter(nullptr);
+  ProbabilityRows rows;
+  carve_probabilities(counter, judge, rows);
+  return counter.used();
+}
+
 void check_penalty(const char* name, float value) {
   if (!(value >= -2.0f && value <= 2.0f)) {
     fail_argument(name, " must be in [-2, 2], not ", value);
@@ -114,17 +133,20 @@ void check_tokens(std::span<const int32_t> tokens, int32_t vocab) {
   }
 }
 
-Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots)
+Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge)
     : backend_(backend),
       context_(context),
       state_(backend.alloc(state_bytes(context))),
       staged_(backend.alloc_shared(state_bytes(context))),
-      log_(backend.alloc_shared(log_bytes(log_slots))) {
+      log_(backend.alloc_shared(log_bytes(log_slots))),
+      rule_(judge.rule),
+      probabilities_(backend.alloc(probability_bytes(judge))) {
   Carver on_device(state_.data(), Carver::Memory::zeroed), on_host(staged_.data()),
-      log(log_.data());
+      log(log_.data()), probabilities(probabilities_.data(), Carver::Memory::zeroed);
   carve_state(on_device, context, cells_);
   carve_state(on_host, context, host_);
   carve_log(log, log_slots, cells_);
+  carve_probabilities(probabilities, judge, cells_.probabilities);
 }
 
 void Sequence::begin(Stream& stream, const Start& start, const SamplingParams& params) {
@@ -170,6 +192,7 @@ void Sequence::reset(const Start& start) {
 
 void Sequence::set_options(int32_t length, const SamplingParams& params) {
   Cells& s = *host_.cells;
+  s.rule = params.temperature == 0.0f ? Rule::exact : rule_;
   s.sampling.temperature = params.temperature;
   s.sampling.top_k = params.top_k;
   s.sampling.top_p = params.top_p;

@@ -14,10 +14,17 @@ void validate(const SamplingParams& params);
 // Throws an argument error for a token outside of the vocabulary.
 void check_tokens(std::span<const int32_t> tokens, int32_t vocab);
 
+// How a sequence is judged, and what that needs room for.
+struct JudgeOptions {
+  Rule rule = Rule::exact;   // at temperature 0, where all rules agree, `exact` is used
+  int32_t draft_tokens = 0;  // drafted in a round at most
+  int32_t vocab = 0;
+};
+
 class Sequence {
  public:
   // `context` is the largest length, `log_slots` must exceed the number of rounds in flight.
-  Sequence(Backend& backend, int32_t context, uint32_t log_slots);
+  Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge = {});
 
   struct Start {
     std::span<const int32_t> prompt = {};  // 1 .. context - 1 tokens
@@ -53,6 +60,8 @@ class Sequence {
   Buffer state_;   // on the device: cells, bias, tokens
   Buffer staged_;  // the same for the host to write
   Buffer log_;
+  Rule rule_;
+  Buffer probabilities_;  // nothing under `exact`
   SequenceCells cells_;
   SequenceCells host_;  // pointers into staged_
 };

@@ -46,6 +46,13 @@ class Cell {
 
 enum class Stop : int32_t { running = 0, eos = 1, limit = 2 };
 
+// How drafts are judged.
+enum class Rule : int32_t {
+  exact = 0,      // the target's token for the noise of its position: the same tokens as without
+  rejection = 1,  // speculative sampling: the same distribution (device/rejection.h)
+  block = 2,      // the same, judging the drafted tokens together
+};
+
 // Which rows a step really has: row i is position base + i (chain), for i < rows.
 struct StepSpan {
   Cell<int32_t> base;
@@ -89,6 +96,7 @@ struct Cells {
   Cell<Stop> stop;
   Cell<uint32_t> round;
   Cell<uint64_t> seed;
+  Cell<Rule> rule;
   Cell<int32_t> eos_count;
   Cell<int32_t> eos[kMaxEos];
   SamplingCells sampling;
@@ -136,13 +144,25 @@ struct StepClock {
   StepMark marks[kMarks];  // of step number i: marks[i % kMarks]
 };
 
+// Probabilities for the rules that need them; null where the rule is `exact`.
+struct ProbabilityRows {
+  // What drafted tokens were drawn from, by position modulo `slots`; the drafter writes it, the
+  // verdict of this round or the next reads it.
+  float* draft = nullptr;         // (slots, vocab)
+  Cell<int32_t>* sure = nullptr;  // (slots,) the token that was certain, or -1: see the row
+  int32_t slots = 0;              // twice the longest draft
+  float* target = nullptr;        // (kMaxStepRows, vocab), for the verdict alone
+  int32_t vocab = 0;
+};
+
 // The device memory of one sequence.
 struct SequenceCells {
   Cells* cells = nullptr;
   Cell<int32_t>* tok = nullptr;      // (context,) position p is tok[p]
   LogitBias* bias = nullptr;         // (kMaxLogitBias,) of which logit.bias_count are set
   LogprobEntry* logprobs = nullptr;  // ring, as `log`
-  LogEntry* log = nullptr;           // ring of `log_slots` entries, in memory that the host reads
+  ProbabilityRows probabilities{};
+  LogEntry* log = nullptr;  // ring of `log_slots` entries, in memory that the host reads
   uint32_t log_slots = 0;
 };
 

@@ -71,6 +71,17 @@ SPECRT_HD inline void propose_ngram(Cells& s, Cell<int32_t>* tok, const NgramPla
   }
 }
 
+// What was looked up was certain; called where a rule asks for probabilities.
+SPECRT_HD inline void note_sure_drafts(const SequenceCells& sequence) {
+  const Cells& s = *sequence.cells;
+  if (s.rule == Rule::exact) return;
+  const ProbabilityRows& rows = sequence.probabilities;
+  const int32_t begin = s.committed - 1 + s.tail, count = s.drafted;
+  for (int32_t i = 0; i < count; ++i) {
+    rows.sure[(begin + i) % rows.slots] = static_cast<int32_t>(sequence.tok[begin + i]);
+  }
+}
+
 // Catch-up step of an autoregressive drafter: feeds tokens that its KV cache lacks, at most `rows`
 // and all but the last, which the first draft step needs. Nothing is proposed.
 SPECRT_HD inline void begin_catch_up(Cells& s, StepSpan& span, int32_t rows, int32_t window) {

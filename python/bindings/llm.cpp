@@ -93,6 +93,10 @@ void init_options(nb::module_& module) {
   nb::enum_<LoopKind>(module, "LoopKind")
       .value("lockstep", LoopKind::lockstep)
       .value("pearl", LoopKind::pearl);
+  nb::enum_<AcceptanceRule>(module, "AcceptanceRule")
+      .value("exact", AcceptanceRule::exact)
+      .value("rejection", AcceptanceRule::rejection)
+      .value("block", AcceptanceRule::block);
   nb::class_<LLMOptions>(module, "LLMOptions")
       .def(nb::init<>())
       .def_rw("target", &LLMOptions::target)
@@ -102,6 +106,7 @@ void init_options(nb::module_& module) {
       .def_rw("num_speculative_tokens", &LLMOptions::num_speculative_tokens)
       .def_rw("loop", &LLMOptions::loop)
       .def_rw("draft_threads", &LLMOptions::draft_threads)
+      .def_rw("rule", &LLMOptions::rule)
       .def_rw("step_costs", &LLMOptions::step_costs)
       .def_rw("device", &LLMOptions::device)
       .def_rw("threads", &LLMOptions::threads)

@@ -7,26 +7,19 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 from specrt import _core
 from specrt.bundle import Bundle, open_bundle
 from specrt.conversation import Conversation, conversations_of
 from specrt.curves import mismatch
-from specrt.methods import MethodChoice, choose_method
+from specrt.methods import RULES, MethodChoice, Pace, choose_method
 from specrt.outputs import RequestOutput, StreamChunk, output_of
 from specrt.running import RUNNING
 from specrt.sampling_params import SamplingParams
 from specrt.tokenizer import IncrementalDecoder, Tokenizer
 
 Prompt = str | Sequence[int]
-
-
-class Pace(NamedTuple):
-    """Milliseconds that a step lasts at least, in paced mode."""
-
-    target_ms: float
-    draft_ms: float
 
 
 class LLM:
@@ -43,6 +36,10 @@ class LLM:
             should pay, by the bundle's step times and by how the last drafts held, down to none.
         speculative_config: the two arguments above as vLLM spells them, for example
             {"method": "draft_model", "num_speculative_tokens": 4}.
+        rule: how drafted tokens are judged when sampling. "exact" gives the tokens of
+            autoregressive decoding with the same seed. "rejection" (speculative sampling) and
+            "block" (block verification) accept more, and keep the distribution of the tokens
+            instead; for CPU bundles. At temperature 0 all give the same tokens.
         threads: cores that a CPU bundle uses; None takes all that the process may run on.
         draft_threads: of these, the drafter's own under "pearl"; None takes a quarter, at least
             one. The target gets the others.
@@ -69,6 +66,7 @@ class LLM:
         speculative_config: Mapping[str, object] | None = None,
         threads: int | None = None,
         *,
+        rule: str = "exact",
         draft_threads: int | None = None,
         isa: str = "",
         device: int = 0,
@@ -98,6 +96,7 @@ class LLM:
         if pace is not None:
             options.pace_target_ms, options.pace_draft_ms = pace
         options.step_costs = _step_costs(self.bundle, choice, pace)
+        options.rule = _rule(rule)
         if choice.overlaps:
             options.loop = _core.LoopKind.pearl
             options.draft_threads = draft_threads or 0
@@ -273,6 +272,13 @@ class LLM:
         finally:
             wanted.clear()
             worker.join()
+
+
+def _rule(name: str) -> _core.AcceptanceRule:
+    if name not in RULES:
+        raise ValueError(f"rule must be one of {', '.join(RULES)}, not {name!r}")
+    rule: _core.AcceptanceRule = getattr(_core.AcceptanceRule, name)
+    return rule
 
 
 def _check_draft_threads(draft_threads: int | None, threads: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from specrt.bundle import Bundle
 from specrt.curves import fastest_method
@@ -18,6 +18,8 @@ METHODS = (
     f"{_PEARL}:ngram",
     f"{_PEARL}:ngram+speculative",
 )
+
+RULES = ("exact", "rejection", "block")  # how drafted tokens are judged
 
 # The first are vLLM's words for the same thing.
 _ALIASES = {
@@ -38,6 +40,13 @@ _NEVER_FASTEST = (f"{_PEARL}:ngram", f"{_PEARL}:ngram+speculative")
 _MAX_SPECULATIVE_TOKENS = 63
 _DEFAULT_SPECULATIVE_TOKENS = 4  # where no step times are known
 _MOST_ADAPTIVE_TOKENS = 16
+
+
+class Pace(NamedTuple):
+    """Milliseconds that a step lasts at least, in paced mode."""
+
+    target_ms: float
+    draft_ms: float
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "device/backend.h"
+#include "device/rejection.h"
 #include "race_detector.h"
 #include "scripted_stream.h"
 
@@ -25,6 +26,14 @@ enum class Fault {
   kv_row_not_written,  // the last of several rows leaves its slot as it was
   draft_beyond_limit,
   judged_after_stop,
+};
+
+// Where the random numbers of the rejection rules come from.
+class Draws {
+ public:
+  virtual ~Draws() = default;
+  virtual bool below(const DrawKey& key, double threshold) = 0;
+  virtual int32_t draw(const DrawKey& key, const std::vector<double>& weights) = 0;
 };
 
 class ScriptedBackend final : public Backend {
@@ -72,6 +81,9 @@ class ScriptedBackend final : public Backend {
   void check_target_cache(const SequenceCells& sequence);
   void check_draft_cache(const SequenceCells& sequence);
 
+  // Asked instead of the keyed numbers of the seed.
+  void draw_from(Draws& draws) { draws_ = &draws; }
+
   // The op that runs as number `count` from now, counted from 1, throws.
   void fail_op(uint64_t count) { fail_at_ = ops_run_ + count; }
 
@@ -106,7 +118,10 @@ class ScriptedBackend final : public Backend {
   void run(const FeedTailArgs& args);
   void run(const JudgeArgs& args);
   void run(const ClockStepArgs& args);
+  void run(const ProposeNgramArgs& args);
 
+  int32_t draw_draft(const PickDraftArgs& args, int32_t row, int32_t position);
+  struct Verdict judge_by_probabilities(const JudgeArgs& args, int32_t first);
   int32_t pick(const Cells& s, const RowsView& logits, int32_t row, int32_t position);
   void commit_checked(const JudgeArgs& args, const struct Verdict& verdict);
   void check_cache(const char* what, const StepSpan* span, const Cell<int32_t>* tok,
@@ -121,6 +136,8 @@ class ScriptedBackend final : public Backend {
   std::map<const StepSpan*, Cache> caches_;
   std::map<const Cells*, const StepSpan*> target_spans_;
   std::map<const Cells*, const StepSpan*> draft_spans_;
+  Draws* draws_ = nullptr;
+  std::map<std::pair<const Cells*, int32_t>, std::vector<double>> drafted_from_;  // by position
   uint64_t ops_run_ = 0;
   uint64_t fail_at_ = ~uint64_t{0};
   uint64_t recordings_ = 0;

@@ -29,7 +29,8 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
   target_stream = backend.make_stream({});
   if (chosen.streams == StreamUse::separate) draft_stream = backend.make_stream({});
   for (int32_t s = 0; s < chosen.sequences; ++s) {
-    sequences.push_back(std::make_unique<Sequence>(backend, chosen.context, kLogSlots));
+    const JudgeOptions judge{.rule = chosen.rule, .draft_tokens = 8, .vocab = chosen.vocab};
+    sequences.push_back(std::make_unique<Sequence>(backend, chosen.context, kLogSlots, judge));
     backend.races().name_sequence(concat("sequence", s), sequences.back()->cells(), chosen.context);
   }
   target_model =

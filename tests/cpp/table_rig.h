@@ -45,6 +45,7 @@ struct RigOptions {
   StreamUse streams = StreamUse::separate;
   int32_t sequences = 1;
   Fault fault = Fault::none;
+  Rule rule = Rule::exact;
   double target_ms = 0;  // of a step on the scripted clock; 0: no clock
   double draft_ms = 0;
 };

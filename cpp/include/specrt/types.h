@@ -45,6 +45,13 @@ enum class LoopKind {
   pearl,     // draft and verify at the same time (PEARL, arXiv 2408.11850)
 };
 
+// How drafted tokens are judged when sampling; at temperature 0 all rules give the same tokens.
+enum class AcceptanceRule {
+  exact,      // the tokens are those of autoregressive decoding with the same seed
+  rejection,  // speculative sampling: the tokens have the same distribution
+  block,      // the same, judging the drafted tokens of a round together
+};
+
 struct StepTime {
   int32_t rows = 0;  // >= 1
   double milliseconds = 0;

@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specrt.bundle import Bundle
-from specrt.cli.options import add_bundle, add_drafting, add_threads, count, named_bundle
+from specrt.cli.options import (
+    add_bundle,
+    add_drafting,
+    add_rule,
+    add_threads,
+    count,
+    named_bundle,
+)
 from specrt.eval.output_files import check_output_files, with_name_inside
+from specrt.methods import Pace
 
 if TYPE_CHECKING:
     from specrt.eval.bench import BenchRun
     from specrt.eval.report import BenchRow
+
+_SLOWEST_MS = 60_000.0
 
 HELP = "measure methods against each other"
 _DESCRIPTION = """\
@@ -57,6 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="S", help="default: %(default)s")
     add("--repeats", type=count, default=1, metavar="R", help="of every prompt; times: the median")
     add("--raw", action="store_true", help="no chat template")
+    add(
+        "--pace",
+        type=_pace,
+        metavar="t_target=MS,t_draft=MS",
+        help="paced mode: steps of the target and the draft model last at least so many "
+        "milliseconds, as if each had a device of that speed",
+    )
+    add_rule(parser)
     add_drafting(parser)
     add_threads(parser)
     files = parser.add_argument_group("files to write")
@@ -104,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
         num_speculative_tokens=args.num_speculative_tokens,
         repeats=args.repeats,
         raw=args.raw,
+        rule=args.rule,
+        pace=args.pace,
     )
     answer_files = _answer_files(args.answers, options.methods)
     _check_files(args, options.methods, answer_files)
@@ -116,6 +136,20 @@ def run(args: argparse.Namespace) -> int:
         _print_advice(bundle, args.num_speculative_tokens, rows[-1].accepted_at_position)
     _write_files(args, result, rows, answer_files)
     return 0
+
+
+def _pace(text: str) -> Pace:
+    """t_target=20,t_draft=2, in any order."""
+    try:
+        parts = dict(part.split("=") for part in text.split(","))
+        pace = Pace(float(parts.pop("t_target")), float(parts.pop("t_draft")))
+        if parts or not all(0.0 < ms <= _SLOWEST_MS for ms in pace):
+            raise ValueError
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"must be t_target=MS,t_draft=MS with positive milliseconds, not {text!r}"
+        ) from None
+    return pace
 
 
 def _answer_files(path: Path | None, methods: tuple[str, ...]) -> tuple[Path, ...]:
@@ -169,7 +203,11 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _place(result: "BenchRun") -> str:
-    return f"{result.machine.cpu_model}, {result.threads} threads, {result.backend}"
+    place = f"{result.machine.cpu_model}, {result.threads} threads, {result.backend}"
+    pace = result.options.pace
+    if pace is None:
+        return place
+    return f"{place}, PACED: target steps {pace.target_ms:g} ms, draft steps {pace.draft_ms:g} ms"
 
 
 def _print_results(result: "BenchRun", rows: "list[BenchRow]") -> None:

@@ -13,6 +13,7 @@ from specrt.cli.options import (
     add_bundle,
     add_drafting,
     add_method,
+    add_rule,
     add_sampling,
     add_threads,
     named_bundle,
@@ -28,7 +29,7 @@ HELP = "complete prompts"
 _DESCRIPTION = """\
 Completes a prompt from the command line, prompts of a file, or all of stdin as one prompt. The
 completion goes to stdout, a line about its speed to stderr. The drafting method never changes
-the completion."""
+the completion, unless --rule says so."""
 _EPILOG = """examples:
   %(prog)s demo "Write a SQL query that lists all users." --stream
   %(prog)s demo --prompts prompts.jsonl --jsonl answers.jsonl --max-tokens 64
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_method(parser)
     add_drafting(parser)
+    add_rule(parser)
     add_sampling(parser, max_tokens=256)
     style = parser.add_mutually_exclusive_group()
     style.add_argument("--chat", action="store_true", help="require the chat template")
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         args.method,
         num_speculative_tokens=args.num_speculative_tokens,
         threads=args.threads,
+        rule=args.rule,
     )
     if args.chat and not llm.tokenizer.has_chat_template:
         raise ValueError(f"{args.bundle} has no chat template; use --raw")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from specrt.bundle import Bundle, open_bundle
 from specrt.demo import DEMO, bundle_path
-from specrt.methods import METHODS
+from specrt.methods import METHODS, RULES
 from specrt.sampling_params import SamplingParams
 
 _UNLIMITED = 2**31 - 1  # tokens; the context ends before
@@ -43,6 +43,17 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="NAME",
         help=f"{', '.join(METHODS)}; the output is the same (default: %(default)s)",
+    )
+
+
+def add_rule(parser: argparse.ArgumentParser) -> None:
+    """Adds --rule."""
+    parser.add_argument(
+        "--rule",
+        choices=RULES,
+        default="exact",
+        help="how drafts are judged when sampling: exact keeps the tokens, rejection and block "
+        "their distribution (default: %(default)s)",
     )
 
 

@@ -18,6 +18,7 @@ from specrt.eval.machine import Machine, read_bandwidth, this_machine
 from specrt.eval.prompts import Prompt, encode_prompt
 from specrt.eval.sample import Answers, Sample, converse
 from specrt.llm import LLM
+from specrt.methods import Pace, overlaps
 from specrt.outputs import Round
 from specrt.sampling_params import SamplingParams
 
@@ -39,6 +40,8 @@ class BenchOptions:
         num_speculative_tokens: for methods that draft; None adapts to the drafts.
         repeats: completions of every prompt; times are their median.
         raw: feed prompts as they are, without the chat template, and only their first turns.
+        rule: how drafts are judged when sampling.
+        pace: step times of paced mode; None: as fast as it is.
     """
 
     methods: tuple[str, ...] = (BASELINE, "speculative")
@@ -49,6 +52,13 @@ class BenchOptions:
     num_speculative_tokens: int | None = None
     repeats: int = 1
     raw: bool = False
+    rule: str = "exact"
+    pace: Pace | None = None
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether every method gives the tokens of autoregressive decoding."""
+        return self.rule == "exact" or self.temperature == 0.0
 
     def __post_init__(self) -> None:
         if not self.methods or len(set(self.methods)) < len(self.methods):
@@ -117,6 +127,8 @@ class _Runner:
 
     def rounds_ms(self, rounds: Sequence[Round], positions: int) -> float:
         """What the steps of `rounds` take when timed one by one behind `positions` tokens."""
+        if overlaps(self.llm.method):
+            return self._overlapped_ms(rounds, positions)
         total = 0.0
         for drafted, times in Counter(r.drafted for r in rounds).items():
             total += times * self._step_ms(EngineRole.target, drafted + 1, positions)
@@ -124,6 +136,21 @@ class _Runner:
         if self.llm.uses_draft_model and drafted > 0:
             total += drafted * self._step_ms(EngineRole.drafter, 1, positions)
         return total
+
+    def _overlapped_ms(self, rounds: Sequence[Round], positions: int) -> float:
+        """The longer of both sides in every round; a draft that held is fed in the next one."""
+        drafts = self.llm.uses_draft_model
+        draft_ms = self._step_ms(EngineRole.drafter, 1, positions) if drafts else 0.0
+        times: Counter[tuple[int, int]] = Counter()
+        rows = 1
+        for each in rounds:
+            times[rows, each.drafted] += 1
+            held = each.accepted == each.committed and each.drafted > 0
+            rows = each.drafted if held else 1
+        return sum(
+            count * max(self._step_ms(EngineRole.target, rows, positions), drafted * draft_ms)
+            for (rows, drafted), count in times.items()
+        )
 
     def _step_ms(self, role: EngineRole, rows: int, positions: int) -> float:
         """The mean, not the median: decoding times, which it is compared with, are sums too."""
@@ -149,6 +176,9 @@ def _load(bundle: Bundle, method: str, options: BenchOptions) -> _Runner:
         method,
         num_speculative_tokens=options.num_speculative_tokens if drafts else None,
         threads=options.threads,
+        rule=options.rule,
+        pace=options.pace,
+        trace_steps=overlaps(method),
         enable_prefix_caching=False,
     )
     return _Runner(llm, options)

@@ -7,10 +7,11 @@ tokens, times and rounds of all of its answers.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from specrt.eval.bench import BASELINE, BenchRun, MethodRun
+from specrt.eval.overlap import draft_overlap
 from specrt.eval.repetition import Repetition, repetition
 from specrt.eval.sample import Sample
 
@@ -36,8 +37,11 @@ class BenchRow:
         loop_efficiency: time that the steps of the rounds take when timed one by one / time
             that decoding took; 1 is a loop that costs nothing.
         mean_acceptance_length: tokens committed in a round, bonus included.
+        mean_accepted_run: tokens committed from one refusal to the next (`SpeculativeMetrics`).
         draft_acceptance_rate: accepted / drafted.
         accepted_at_position: share of rounds whose draft held at least up to this position.
+        draft_overlap: share of the draft steps' time that lay under a step of the target, for
+            methods that overlap them.
         ttft_ms: time to the first token, median over prompts.
         tpot_ms: time per output token after the first, median over prompts.
         ms_per_round: decoding time / rounds.
@@ -63,8 +67,10 @@ class BenchRow:
     predicted_speedup: float | None
     loop_efficiency: float
     mean_acceptance_length: float
+    mean_accepted_run: float
     draft_acceptance_rate: float | None
     accepted_at_position: list[float]
+    draft_overlap: float | None
     ttft_ms: float
     tpot_ms: float
     ms_per_round: float
@@ -124,6 +130,16 @@ def _drafting(samples: Sequence[Sample]) -> _Drafting:
             for position in range(longest)
         ],
     )
+
+
+def _mean_run(samples: Sequence[Sample]) -> float:
+    metrics = [answer.metrics for sample in samples for answer in sample.answers]
+    drafted = [m.speculative_decoding for m in metrics if m.speculative_decoding is not None]
+    return fmean(each.mean_accepted_run for each in drafted) if drafted else 1.0
+
+
+def _overlap(samples: Sequence[Sample]) -> float | None:
+    return draft_overlap([answer.metrics.steps for sample in samples for answer in sample.answers])
 
 
 def _repetition(samples: Sequence[Sample]) -> Repetition:
@@ -201,12 +217,16 @@ def _row(run: BenchRun, method: MethodRun, group: _Group) -> BenchRow:
         predicted_speedup=_rounded(predicted.over(_predicted(base))) if base else None,
         loop_efficiency=round(predicted.ms / speed.ms, 4) if speed.ms > 0 else 0.0,
         mean_acceptance_length=round(drafting.tokens_per_round, 4),
+        mean_accepted_run=round(_mean_run(samples), 4),
         draft_acceptance_rate=_rounded(drafting.rate),
         accepted_at_position=drafting.shares,
+        draft_overlap=_rounded(_overlap(samples)),
         ttft_ms=round(median(s.ttft_ms for s in samples), 3),
         tpot_ms=round(median(per_token), 4) if per_token else 0.0,
         ms_per_round=round(ms_per_round, 4),
-        identical_to_autoregressive=_same(samples, base) if base else None,
+        identical_to_autoregressive=(
+            _same(samples, base) if base and run.options.keeps_tokens else None
+        ),
         bytes_per_step=method.bytes_per_round,
         memory_bandwidth_share=(
             round(bytes_per_second / run.bandwidth, 4) if run.bandwidth else 0.0
