@@ -38,37 +38,48 @@ def probabilities(llm: LLM, tokens: list[int], sampling: Sampling) -> np.ndarray
     return np.exp(warp(logits, sampling))
 
 
-@pytest.mark.parametrize("method", ["autoregressive", "speculative"])
-def test_pairs_of_tokens_follow_the_model(method: str, bundle: Path) -> None:
-    """Chi-square of the second and third token: the second may be drafted, the third a bonus."""
-    sampling = Sampling(temperature=0.8, top_k=6, top_p=0.97, min_p=0.01)
-    llm = LLM(bundle, method=method, threads=1)
-    counts: Counter[tuple[int, int]] = Counter()
+JUDGED = [
+    (method, rule)
+    for method in ("autoregressive", "speculative", "pearl")
+    for rule in by_backend(cpu=("exact", "rejection", "block"), cuda=("exact",))
+]
+
+
+@pytest.mark.parametrize(("method", "rule"), JUDGED)
+def test_triples_of_tokens_follow_the_model(method: str, rule: str, bundle: Path) -> None:
+    """Chi-square of the first three tokens, of which the second and third may be drafted."""
+    sampling = Sampling(temperature=0.8, top_k=5, top_p=0.97, min_p=0.01)
+    drafted = None if method == "autoregressive" else 3
+    llm = LLM(bundle, method, drafted, rule=rule, threads=1)
+    counts: Counter[tuple[int, ...]] = Counter()
     for seed in range(SAMPLES):
         params = SamplingParams(
             temperature=0.8,
-            top_k=6,
+            top_k=5,
             top_p=0.97,
             min_p=0.01,
-            max_tokens=2,
+            max_tokens=5,
             ignore_eos=True,
             seed=seed,
         )
         [out] = llm.generate([PROMPT], params)
-        counts[out.token_ids[0], out.token_ids[1]] += 1
-    expected = {}
-    first = probabilities(llm, PROMPT, sampling)
-    for token in np.flatnonzero(first):
-        second = probabilities(llm, [*PROMPT, int(token)], sampling)
-        for follower in np.flatnonzero(second):
-            expected[int(token), int(follower)] = SAMPLES * first[token] * second[follower]
+        counts[tuple(out.token_ids[:3])] += 1
+    expected: dict[tuple[int, ...], float] = {(): SAMPLES}
+    for _ in range(3):
+        expected = {
+            (*tokens, int(token)): mean * row[token]
+            for tokens, mean in expected.items()
+            for row in [probabilities(llm, [*PROMPT, *tokens], sampling)]
+            for token in np.flatnonzero(row)
+        }
     assert set(counts) <= set(expected)
-    # Rare pairs are pooled, so that every cell expects at least five.
-    rare = [pair for pair, mean in expected.items() if mean < 5]
-    cells = [(counts[p], mean) for p, mean in expected.items() if mean >= 5]
+    # Rare triples are pooled, so that every cell expects at least five.
+    rare = [triple for triple, mean in expected.items() if mean < 5]
+    cells = [(counts[t], mean) for t, mean in expected.items() if mean >= 5]
     if rare:
-        cells.append((sum(counts[p] for p in rare), sum(expected[p] for p in rare)))
+        cells.append((sum(counts[t] for t in rare), sum(expected[t] for t in rare)))
     statistic = sum((seen - mean) ** 2 / mean for seen, mean in cells)
+    assert len(cells) > by_backend(cpu=20, cuda=5)
     assert statistic < chi_square_limit(len(cells) - 1)
 
 

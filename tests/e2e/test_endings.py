@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from specrt import LLM, SamplingParams
 
-METHODS = ("autoregressive", "speculative")
+METHODS = ("autoregressive", "speculative", "pearl")
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
 
 

@@ -8,7 +8,7 @@ Complaint, where it was reported, and the test that would notice it. Those witho
   tests/engine/test_logits.py test_logits_do_not_depend_on_rows_or_threads; under a repetition
   penalty (vllm #22987): tests/e2e/test_logit_options.py test_methods_agree
 - Sampling is silently wrong above temperature 0 (vllm #10198, mlx-swift-lm #459):
-  tests/decode/test_distribution.py test_pairs_of_tokens_follow_the_model
+  tests/decode/test_distribution.py test_triples_of_tokens_follow_the_model
 - The draft ignores the temperature (dflash #74):
   tests/e2e/test_identity.py test_the_same_bundle_serves_as_its_own_drafter
 - Stops inside an accepted block come late or twice (sglang #31599, openvino.genai #1951):
@@ -67,7 +67,7 @@ pytestmark = pytest.mark.cpu_only(
 )
 
 TESTS = Path(__file__).parent.parent
-METHODS = ("speculative", "ngram", "ngram+speculative")
+METHODS = ("speculative", "ngram", "ngram+speculative", "pearl")
 PROMPT = "one two one two one two"
 SAMPLED = SamplingParams(temperature=0.8, max_tokens=80, seed=5, ignore_eos=True)
 LETTERS = {7 + ord(letter): 8.0 for letter in "abcdefghijklmnopqrstuvwxyz"}

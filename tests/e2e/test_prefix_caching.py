@@ -7,7 +7,7 @@ from backends import by_backend
 from specrt import LLM, RequestOutput, SamplingParams
 from specrt._core import EngineRole
 
-METHODS = ("autoregressive", "speculative", "ngram", "ngram+speculative")
+METHODS = ("autoregressive", "speculative", "ngram", "ngram+speculative", "pearl")
 
 
 def params_of(seed: int, tokens: int = 24) -> SamplingParams:

@@ -11,7 +11,7 @@ from specrt import LLM, SamplingParams
 
 pytestmark = pytest.mark.cpu_only("the emulator runs one thread at a time")
 
-METHODS = ("autoregressive", "speculative", "ngram+speculative")
+METHODS = ("autoregressive", "speculative", "ngram+speculative", "pearl")
 PROMPTS = ("Once upon a time", "SELECT name FROM", "The name of the place is", "1 2 3 1 2 3 1")
 TOKENS = 40
 
