@@ -9,9 +9,7 @@ from specrt.methods import METHODS
 
 CONTEXT, DRAFT_CONTEXT = 64, 48
 # Around a step of the prompt, the end of the draft model's context, and that of the target's.
-LENGTHS = by_backend(
-    cpu=(1, 2, 30, 45, 46, 47, 48, 49, 60, 61, 62, 63), cuda=(2, 46, 47, 48, 62, 63)
-)
+LENGTHS = by_backend(cpu=(1, 2, 30, 45, 46, 47, 48, 49, 60, 61, 62, 63), cuda=(36, 47, 48, 63))
 LONGEST = 2**31 - 1  # of max_tokens
 
 
