@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "cuda/check.h"
+#include "cuda/image.h"
 #include "cuda/kernels.h"
 #include "cuda/stream.h"
 #include "device/cuda_library.h"
@@ -26,6 +27,8 @@ cudaDeviceProp usable_device(int device) {
     int driver = 0, runtime = 0;
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
+    SPECRT_CHECK(driver != 0,
+                 "there is no NVIDIA driver; install it, or use a bundle built with --backend cpu");
     fail("the NVIDIA driver knows CUDA up to ", version_text(driver), ", specrt was built with ",
          version_text(runtime), "; update the driver, or use a bundle built with --backend cpu");
   }
@@ -38,11 +41,14 @@ cudaDeviceProp usable_device(int device) {
   if (device < 0 || device >= count) {
     fail_argument("device ", device, " of ", count, " CUDA devices");
   }
+  CUDA_CHECK(cudaSetDevice(device));
+  CUDA_CHECK(cudaFree(nullptr));  // makes the context, or tells what a kernel did to it before
   cudaDeviceProp properties{};
   CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
   SPECRT_CHECK(properties.major == kMajor, "CUDA device ", device, " is sm_", properties.major,
                properties.minor, "; specrt's kernels are for sm_", kMajor,
                "0a (Hopper). Use a bundle built with --backend cpu");
+  check_image();
   return properties;
 }
 
@@ -50,7 +56,6 @@ class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const CudaOptions& options)
       : properties_(usable_device(options.device)), device_(options.device) {
-    use_device();
     setup_ = std::make_unique<CudaStream>(0);
   }
 

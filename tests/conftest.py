@@ -59,9 +59,9 @@ def demo_bundle(cache_folder: Path, demo_models: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def prompts() -> list[dict[str, str]]:
-    """200 prompts of different kinds: {"id", "category", "prompt"}; on CUDA 8 of them."""
+    """200 prompts of different kinds: {"id", "category", "prompt"}; on CUDA 4 of them."""
     with gzip.open(TESTS / "data" / "prompts.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines][:: by_backend(cpu=1, cuda=25)]
+        return [json.loads(line) for line in lines][:: by_backend(cpu=1, cuda=50)]
 
 
 @pytest.fixture(scope="session")

@@ -19,13 +19,25 @@ std::shared_ptr<const Engine> packed_for(const Backend& backend,
 
 constexpr const char* kSmallerModel = "free memory, or use a smaller model";
 
+// What a model takes in all, so that an error shows what is large.
+std::string budget(const Engine& engine, const Backend& backend) {
+  const Plan& plan = engine.plan();
+  const size_t buffers = static_cast<size_t>(arena_row_bytes(plan) * kMaxStepRows) +
+                         scratch_bytes(plan, backend) + backend.pick_scratch(plan.header.vocab);
+  const auto megabytes = [](size_t bytes) { return (bytes + 999'999) / 1'000'000; };
+  return concat("the model needs ", megabytes(engine.file_bytes()), " MB for weights, ",
+                megabytes(static_cast<size_t>(kv_bytes(plan))), " MB for the KV cache, ",
+                megabytes(buffers), " MB for buffers");
+}
+
 // Runs `make`, which allocates; an error of it then says what for and what can be done.
 template <typename Make>
-Buffer allocate(const char* what, const char* advice, const Make& make) {
+Buffer allocate(const char* what, const Engine& engine, const Backend& backend, const char* advice,
+                const Make& make) {
   try {
     return make();
   } catch (const Error& error) {
-    fail(what, ": ", error.what(), "; ", advice);
+    fail(what, ": ", error.what(), "; ", budget(engine, backend), "; ", advice);
   }
 }
 
@@ -35,16 +47,16 @@ Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
     : engine_(packed_for(backend, std::move(engine))),
       backend_(backend),
       weights_(
-          allocate("weights", kSmallerModel,
+          allocate("weights", *engine_, backend, kSmallerModel,
                    [&] { return backend.place_weights(engine_->file(), engine_->file_bytes()); })),
-      arena_(allocate("activations", kSmallerModel,
+      arena_(allocate("activations", *engine_, backend, kSmallerModel,
                       [&] {
                         return backend.alloc(
                             static_cast<size_t>(arena_row_bytes(plan()) * kMaxStepRows));
                       })),
-      scratch_(allocate("scratch", kSmallerModel,
+      scratch_(allocate("scratch", *engine_, backend, kSmallerModel,
                         [&] { return backend.alloc(scratch_bytes(plan(), backend)); })),
-      pick_scratch_(allocate("scratch", kSmallerModel,
+      pick_scratch_(allocate("scratch", *engine_, backend, kSmallerModel,
                              [&] { return backend.alloc(backend.pick_scratch(vocab())); })),
       memory_{.weights = weights_.data(),
               .arena = arena_.data(),
@@ -58,7 +70,8 @@ void Model::enqueue_step(Stream& stream, const StepRows& rows, Head head) {
 }
 
 Buffer Model::make_kv() const {
-  return allocate("KV cache", "free memory, or build the bundle with a smaller --max-context",
+  return allocate("KV cache", *engine_, backend_,
+                  "free memory, or build the bundle with a smaller --max-context",
                   [&] { return backend_.alloc(static_cast<size_t>(kv_bytes(plan()))); });
 }
 

@@ -60,6 +60,9 @@ struct Counters {
   int64_t early_prologues = 0;  // kernels that ran up to pdl_wait before their predecessor started
   int64_t warp_collectives = 0;
   int64_t late_copies = 0;  // bulk copies that came only when nothing else could run
+  int64_t captures = 0;     // begun
+  int64_t event_waits = 0;  // of the host
+  int64_t other_waits = 0;  // calls that may wait for more: of a stream, a device, all memory calls
 };
 Counters counters();
 

@@ -30,6 +30,8 @@ constexpr ErrorText kErrors[] = {
     {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
      "CUDA driver version is insufficient for CUDA runtime version"},
     {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
+    {cudaErrorNoKernelImageForDevice, "cudaErrorNoKernelImageForDevice",
+     "no kernel image is available for execution on the device"},
     {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
     {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
     {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},
@@ -88,6 +90,7 @@ cudaError_t Runtime::admit(const char* name, Rule rule) {
   const std::lock_guard lock(mutex);
   if (settings().devices == 0) return cudaErrorNoDevice;
   if (settings().driver_version < kRuntimeVersion) return cudaErrorInsufficientDriver;
+  if (rule == Rule::unblocked) ++calls_.other_waits;
   const auto planned = planned_.find(name);
   if (planned != planned_.end() && planned->second.after-- == 0) {
     const cudaError_t error = planned->second.error;
@@ -138,6 +141,7 @@ void reset(const Settings& settings) {
   const std::lock_guard lock(runtime().mutex);
   SPECRT_CHECK(runtime().captures.empty(), "reset of the emulated devices during a capture");
   runtime().forget_errors();
+  runtime().forget_calls();
   memory().restore_guards();
   engine().reset(settings);
 }
@@ -152,7 +156,17 @@ void fail_call(const std::string& name, cudaError_t error, int after) {
 void set_sticky_error(cudaError_t error) { engine().set_error(error, "set by a test"); }
 
 std::string report() { return engine().report(); }
-Counters counters() { return engine().counters(); }
+
+Counters counters() {
+  Counters all = engine().counters();
+  const std::lock_guard lock(runtime().mutex);
+  const Runtime::Calls& calls = runtime().calls();
+  all.captures = calls.captures;
+  all.event_waits = calls.event_waits;
+  all.other_waits = calls.other_waits;
+  return all;
+}
+
 size_t live_allocations() { return memory().live(); }
 
 }  // namespace specrt::emulation

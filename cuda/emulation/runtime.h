@@ -90,6 +90,15 @@ class Runtime {
   void fail_call(const std::string& name, cudaError_t error, int after);
   void forget_errors();
 
+  // What the host called since forget_calls().
+  struct Calls {
+    int64_t captures = 0;
+    int64_t event_waits = 0;
+    int64_t other_waits = 0;
+  };
+  Calls& calls() { return calls_; }  // holding the mutex
+  void forget_calls() { calls_ = {}; }
+
   // Appends work to a stream, or to the graph that it captures. Holding the mutex.
   cudaError_t append(cudaStream_t stream, Work work);
 
@@ -105,6 +114,7 @@ class Runtime {
 
   std::map<std::thread::id, Thread> threads_;
   std::map<std::string, PlannedFailure> planned_;
+  Calls calls_;
 };
 
 Runtime& runtime();

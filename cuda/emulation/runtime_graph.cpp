@@ -53,6 +53,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
     stream->capture = capture;
     stream->capture_tails.clear();
     runtime().captures.push_back(capture);
+    ++runtime().calls().captures;
     return cudaSuccess;
   });
 }

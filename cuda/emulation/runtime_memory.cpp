@@ -111,6 +111,7 @@ cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpy
       const std::lock_guard lock(runtime().mutex);
       const bool known = runtime().streams.count(stream) > 0;
       const bool ordinary = wait || !staged->empty();
+      if (ordinary) ++runtime().calls().other_waits;
       if (known && stream->capture != nullptr && ordinary) {
         stream->capture->invalidated = true;
         return cudaErrorStreamCaptureUnsupported;

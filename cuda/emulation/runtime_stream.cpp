@@ -83,6 +83,11 @@ cudaError_t task_of(cudaEvent_t event, TaskPointer& task) {
   return cudaSuccess;
 }
 
+void count(int64_t Runtime::Calls::*calls) {
+  const std::lock_guard lock(runtime().mutex);
+  ++(runtime().calls().*calls);
+}
+
 cudaError_t wait_for(const TaskPointer& task) {
   engine().wait(task);
   return engine().error();
@@ -97,6 +102,7 @@ cudaError_t query(const TaskPointer& task) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return call("cudaStreamSynchronize", Rule::working, [&] {
+    count(&Runtime::Calls::other_waits);
     TaskPointer tail;
     const cudaError_t error = tail_of(stream, tail);
     return error == cudaSuccess ? wait_for(tail) : error;
@@ -196,6 +202,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return call("cudaEventSynchronize", Rule::working, [&] {
+    count(&Runtime::Calls::event_waits);
     TaskPointer task;
     const cudaError_t error = task_of(event, task);
     return error == cudaSuccess ? wait_for(task) : error;

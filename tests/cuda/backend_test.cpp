@@ -1,53 +1,47 @@
 // The host side of the CUDA backend on emulated devices: what it refuses, memory, streams that wait
 // for those of another backend, errors.
-#include <doctest/doctest.h>
-
 #include <atomic>
 #include <cstring>
 #include <vector>
 
-#include "base/error.h"
 #include "cpu/cpu_backend.h"
-#include "cuda/emulation/control.h"
-#include "device/cuda_library.h"
-
-extern "C" const specrt::CudaEntry* specrt_cuda_entry();
+#include "devices.h"
 
 namespace specrt {
 namespace {
-
-// Emulated devices as `settings` say, until the end of the test.
-struct Devices {
-  explicit Devices(const emulation::Settings& settings = {}) { emulation::reset(settings); }
-  ~Devices() { emulation::reset(); }
-};
-
-std::unique_ptr<Backend> make(int device = 0) {
-  return specrt_cuda_entry()->make({.device = device});
-}
-
-#define CHECK_REFUSED(expression, part) \
-  CHECK_THROWS_WITH_AS(expression, doctest::Contains(part), Error)
 
 TEST_CASE("a device that cannot be used is refused with what to do") {
   emulation::Settings settings;
   {
     settings.devices = 0;
     const Devices none(settings);
-    CHECK_REFUSED(make(), "no CUDA device is visible");
+    CHECK_REFUSED(make_backend(), "no CUDA device is visible");
   }
   {
     settings = {};
     settings.compute_major = 8;
     const Devices older(settings);
-    CHECK_REFUSED(make(), "is sm_80; specrt's kernels are for sm_90a");
+    CHECK_REFUSED(make_backend(), "is sm_80; specrt's kernels are for sm_90a");
+  }
+  {
+    settings = {};
+    settings.driver_version = 0;
+    const Devices none(settings);
+    CHECK_REFUSED(make_backend(), "there is no NVIDIA driver; install it");
+  }
+  {
+    settings = {};
+    settings.driver_version = 12020;
+    const Devices old(settings);
+    CHECK_REFUSED(make_backend(),
+                  "the NVIDIA driver knows CUDA up to 12.2, specrt was built with 13");
   }
   {
     const Devices one;
-    CHECK_REFUSED(make(3), "device 3 of 1 CUDA devices");
-    emulation::fail_call("cudaGetDeviceCount", cudaErrorInsufficientDriver);
-    CHECK_REFUSED(make(), "the NVIDIA driver knows CUDA up to 13.0");
-    CHECK_EQ(make()->name(), "cuda:sm_90:specrt SIMT emulator");
+    CHECK_REFUSED(make_backend(3), "device 3 of 1 CUDA devices");
+    emulation::fail_call("cudaFuncGetAttributes", cudaErrorNoKernelImageForDevice);
+    CHECK_REFUSED(make_backend(), "specrt was built for other GPUs: install it with CMAKE_CUDA_");
+    CHECK_EQ(make_backend()->name(), "cuda:sm_90:specrt SIMT emulator");
   }
 }
 
@@ -55,7 +49,7 @@ TEST_CASE("memory is zeroed, and an error says how much was asked for and is fre
   emulation::Settings settings;
   settings.memory_bytes = 1 << 20;
   const Devices small(settings);
-  const auto backend = make();
+  const auto backend = make_backend();
   CHECK_REFUSED(backend->alloc(2 << 20), "cannot hold another 2097152 bytes; 1048576 of 1048576");
   const Buffer device = backend->alloc(1000);
   std::vector<std::byte> seen(1000, std::byte{7});
@@ -69,7 +63,7 @@ TEST_CASE("memory is zeroed, and an error says how much was asked for and is fre
 
 TEST_CASE("what a stream copies is there behind its event") {
   const Devices one;
-  const auto backend = make();
+  const auto backend = make_backend();
   const auto stream = backend->make_stream({}), other = backend->make_stream({.priority = 5});
   const Buffer host = backend->alloc_shared(64), device = backend->alloc(64),
                back = backend->alloc_shared(64);
@@ -83,7 +77,7 @@ TEST_CASE("what a stream copies is there behind its event") {
 
 TEST_CASE("a recording is run as often as it is launched, and not when it is made") {
   const Devices one;
-  const auto backend = make();
+  const auto backend = make_backend();
   const auto stream = backend->make_stream({});
   const Buffer host = backend->alloc_shared(64), device = backend->alloc(64);
   const auto work = backend->record(*stream, [&] {
@@ -130,7 +124,7 @@ struct Stuck {
 
 TEST_CASE("streams of two backends wait for each other") {
   const Devices one;
-  const auto cuda = make();
+  const auto cuda = make_backend();
   const auto stream = cuda->make_stream({});
   Stuck cpu(false);
   const Buffer host = cuda->alloc_shared(64), device = cuda->alloc(64);
@@ -145,7 +139,7 @@ TEST_CASE("streams of two backends wait for each other") {
 
 TEST_CASE("an error of another backend reaches whoever waits for the work behind it") {
   const Devices one;
-  const auto cuda = make();
+  const auto cuda = make_backend();
   const auto stream = cuda->make_stream({});
   Stuck cpu(true);
   stream->wait(cpu.stream->record());
@@ -154,16 +148,41 @@ TEST_CASE("an error of another backend reaches whoever waits for the work behind
   stream->record().wait();
 }
 
-TEST_CASE("a device error is told to whoever waits, later too, and the process goes on") {
+TEST_CASE("a kernel's error stays: the backend and new ones say to restart until it is gone") {
   const Devices one;
-  const auto backend = make();
+  const auto backend = make_backend();
   const auto stream = backend->make_stream({});
   emulation::set_sticky_error(cudaErrorIllegalAddress);
-  CHECK_REFUSED(stream->record().wait(), "CUDA: ");
-  CHECK_REFUSED(backend->alloc(64), "CUDA: ");
+  CHECK_REFUSED(stream->record().wait(), "an illegal memory access was encountered");
+  CHECK_REFUSED(stream->record(), "for this process: restart it");
+  CHECK_REFUSED(backend->alloc(64), "for this process: restart it");
+  CHECK_REFUSED(backend->make_stream({}), "for this process: restart it");
+  CHECK_REFUSED(make_backend(), "for this process: restart it");
   stream->drain();
   emulation::reset();
-  CHECK_EQ(make()->name(), "cuda:sm_90:specrt SIMT emulator");
+  CHECK_EQ(make_backend()->name(), "cuda:sm_90:specrt SIMT emulator");
+}
+
+TEST_CASE("a call that fails once is an error, and the backend goes on") {
+  const Devices one;
+  const auto backend = make_backend();
+  const auto stream = backend->make_stream({});
+  const char* calls[] = {"cudaMalloc",
+                         "cudaHostAlloc",
+                         "cudaStreamCreateWithPriority",
+                         "cudaEventCreateWithFlags",
+                         "cudaEventRecord",
+                         "cudaEventSynchronize"};
+  for (const char* call : calls) {
+    emulation::fail_call(call, cudaErrorMemoryAllocation);
+    const auto use_all = [&] {
+      backend->alloc(64);
+      backend->alloc_shared(64);
+      backend->make_stream({})->record().wait();
+    };
+    CHECK_THROWS_AS_MESSAGE(use_all(), Error, call);
+    CHECK_NOTHROW_MESSAGE(use_all(), call);
+  }
 }
 
 }  // namespace

@@ -83,7 +83,7 @@ def test_the_output_is_that_of_autoregressive(
 ) -> None:
     llm = LLM(bundle_with(models[drafter], tmp_path / "b"), method, threads=1)
     plain = LLM(models[drafter], "autoregressive", threads=1)
-    for seed in range(REQUESTS):
+    for seed in range(by_backend(cpu=20, cuda=2)):
         prompt = [(seed * 7 + i * i) % 200 + 20 for i in range(1 + seed * 4)]
         [out] = llm.generate(prompt, params_of(seed))
         [wanted] = plain.generate(prompt, params_of(seed))
@@ -144,6 +144,7 @@ def test_step_times_of_another_machine_warn_once_and_are_used(
         LLM(bundle, "speculative", num_speculative_tokens=2, threads=1)
 
 
+@pytest.mark.cpu_only("times on the emulator mean nothing, and take minutes")
 def test_tuning_measures_steps_and_methods(models: dict[str, Path], tmp_path: Path) -> None:
     from specrt.eval.curves import tune
 

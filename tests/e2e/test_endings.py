@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from backends import by_backend
 from specrt import LLM, SamplingParams
 
 METHODS = ("autoregressive", "speculative", "pearl")
@@ -45,8 +46,9 @@ def test_a_stop_token_is_the_last_token(llm: LLM) -> None:
 
 def test_end_of_sequence(llm: LLM) -> None:
     text = llm.tokenizer.apply_chat_template([{"role": "user", "content": "Say hello."}])
-    [out] = llm.generate(text, SamplingParams(temperature=0, max_tokens=400))
-    [longer] = llm.generate(text, SamplingParams(temperature=0, max_tokens=400, ignore_eos=True))
+    tokens = by_backend(cpu=400, cuda=60)
+    [out] = llm.generate(text, SamplingParams(temperature=0, max_tokens=tokens))
+    [longer] = llm.generate(text, SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True))
     assert longer.token_ids[: len(out.token_ids)] == out.token_ids
     if out.finish_reason == "stop":
         assert out.token_ids[-1] in (0, 3)
@@ -55,7 +57,8 @@ def test_end_of_sequence(llm: LLM) -> None:
 
 def test_stream_gives_the_same_text_and_tokens(llm: LLM) -> None:
     for temperature, seed in ((0.0, 0), (1.0, 5), (1.5, 6)):
-        params = SamplingParams(temperature=temperature, max_tokens=120, seed=seed)
+        tokens = by_backend(cpu=120, cuda=30)
+        params = SamplingParams(temperature=temperature, max_tokens=tokens, seed=seed)
         [out] = llm.generate("Write about caf\u00e9s \u2603", params)
         chunks = list(llm.stream("Write about caf\u00e9s \u2603", params))
         assert "".join(chunk.text for chunk in chunks) == out.text
@@ -89,7 +92,7 @@ def test_the_seed_repeats_a_completion(llm: LLM) -> None:
 
 
 def test_several_threads_share_one_llm(llm: LLM) -> None:
-    params = SamplingParams(temperature=0, max_tokens=20)
+    params = SamplingParams(temperature=0, max_tokens=by_backend(cpu=20, cuda=6))
     expected = [out.token_ids for out in llm.generate(["One", "Two", "Three"], params)]
     results: dict[int, list[list[int]]] = {}
 

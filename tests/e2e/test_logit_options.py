@@ -9,6 +9,7 @@ from reference.pick import pick
 from reference.warp import Sampling, log_softmax
 from specrt import LLM, SamplingParams, _core
 
+TOKENS = by_backend(cpu=40, cuda=20)
 PROMPT = "Repeat after me: one two one two one"
 OPTIONS: dict[str, dict[str, object]] = {
     "bias": {"logit_bias": {100: 4.0, 265: -100.0, 300: 2.5}},
@@ -72,10 +73,10 @@ def test_methods_agree(name: str, plain: LLM, fast: LLM, prompts: list[dict[str,
     changed = False
     for number, row in enumerate(prompts[:: by_backend(cpu=25, cuda=4)]):
         for temperature in (0.0, 1.0):
-            base = SamplingParams(temperature=temperature, max_tokens=40, seed=number)
+            base = SamplingParams(temperature=temperature, max_tokens=TOKENS, seed=number)
             params = SamplingParams(
                 temperature=temperature,
-                max_tokens=40,
+                max_tokens=TOKENS,
                 seed=number,
                 **OPTIONS[name],  # type: ignore[arg-type]
             )

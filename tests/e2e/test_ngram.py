@@ -21,8 +21,9 @@ def test_the_output_is_that_of_autoregressive(
 ) -> None:
     llm = LLM(demo_bundle, method=method, num_speculative_tokens=5, threads=2)
     drafted = 0
+    tokens = by_backend(cpu=48, cuda=24)
     for number, row in enumerate(prompts[:: by_backend(cpu=8, cuda=2)]):
-        params = SamplingParams(temperature=temperature, max_tokens=48, seed=number)
+        params = SamplingParams(temperature=temperature, max_tokens=tokens, seed=number)
         [expected] = plain.generate(row["prompt"], params)
         [actual] = llm.generate(row["prompt"], params)
         assert actual.token_ids == expected.token_ids, row["id"]

@@ -7,7 +7,7 @@ from backends import by_backend
 from specrt import LLM, RequestOutput, SamplingParams
 
 PROMPT = "Once upon a time"
-TOKENS = 60
+TOKENS = by_backend(cpu=60, cuda=26)
 
 
 @pytest.fixture(scope="module", params=["autoregressive", "speculative"])
@@ -35,6 +35,8 @@ def test_every_substring_stops_where_it_first_appears(llm: LLM) -> None:
     for begin in range(0, len(free.text) - 12, by_backend(cpu=5, cuda=41)):
         for length in (1, 2, 5, 12):
             stop = free.text[begin : begin + length]
+            if "\N{REPLACEMENT CHARACTER}" in stop:
+                continue  # it stands for bytes that are no text
             out = run(llm, stop=stop)
             cut = free.text.index(stop)
             assert out.text == free.text[:cut]
@@ -101,7 +103,7 @@ def test_methods_agree_with_stops(
     for number, row in enumerate(prompts[:: by_backend(cpu=10, cuda=2)]):
         params = SamplingParams(
             temperature=temperature,
-            max_tokens=50,
+            max_tokens=TOKENS,
             min_tokens=4,
             stop=[".", " the", "SELECT", "\n\n"],
             seed=number,

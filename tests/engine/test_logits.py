@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import specrt
 import torch
-from backends import by_backend
+from backends import BACKEND, by_backend
 from bundles import bundle_of, tiny_model
 from reference.tiny_llama import LLAMA3_SCALING, ConfigForm, Head, TinyLlama, write_tiny_llama
 from reference.tolerances import assert_close
@@ -18,6 +18,12 @@ from transformers import AutoModelForCausalLM
 TARGET = _core.EngineRole.target
 # Instruction sets to name; "" leaves the choice to the backend.
 ISAS = by_backend(cpu=_core.cpu_isas(), cuda=[""])
+
+# Rows of a step. CUDA: both sides of each number of tiles of 8 rows.
+ROWS = by_backend(
+    cpu=(1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 33, 48, 63, 64),
+    cuda=(2, 7, 9, 17, 33, 64),
+)
 
 ODD_MODELS = {
     "default": TinyLlama(),
@@ -95,7 +101,8 @@ def test_bf16_is_close_to_transformers_in_f32(name: str, isa: str, tmp_path: Pat
     """Activations are rounded to bf16 before each matmul: 8 bits of mantissa, a few layers deep.
 
     Tolerance: 4 % of the logit range at worst, 0.5 % on average; plain Llama of 8 random seeds has
-    up to 3.0 % and 0.3 %, with a window up to 3.5 %.
+    up to 3.0 % and 0.3 %, with a window up to 3.5 %. Heads of 64 over a hidden size of 34, which
+    CUDA tests, have up to 6.3 % and 0.3 % on the CPU and 5.9 % and 0.3 % on CUDA.
     """
     model = BF16_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
@@ -104,14 +111,18 @@ def test_bf16_is_close_to_transformers_in_f32(name: str, isa: str, tmp_path: Pat
     actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
     expected = expected_logits(folder, tokens)
     error = np.abs(actual - expected) / np.ptp(expected)
-    assert error.max() < 4e-2
+    assert error.max() < by_backend(cpu=4e-2, cuda=8e-2)
     assert error.mean() < 5e-3
 
 
 @pytest.mark.parametrize("name", BF16_MODELS)
 @pytest.mark.parametrize("isa", ISAS)
 def test_bf16_is_close_to_the_portable_cpu_kernels(name: str, isa: str, tmp_path: Path) -> None:
-    """All backends round at the same places: what differs is the order of sums."""
+    """The order of sums differs, and CUDA rounds softmax weights to bf16, which the CPU does not.
+
+    Tolerance on CUDA: 3 % of the logit range at worst, 0.2 % on average; 22 random models have up
+    to 2.0 % and 0.12 %.
+    """
     model = BF16_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
     bundle = bundle_of(folder, tmp_path / "bundle", dtype="bf16")
@@ -119,7 +130,12 @@ def test_bf16_is_close_to_the_portable_cpu_kernels(name: str, isa: str, tmp_path
     tokens = random_tokens(75, model.vocab)
     actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
     expected = specrt.LLM(portable, threads=2, isa=_core.cpu_isas()[-1]).core.logits(TARGET, tokens)
-    assert_close(actual, expected, "logits", "bf16")
+    if BACKEND == "cpu":
+        assert_close(actual, expected, "logits", "bf16")
+        return
+    error = np.abs(actual - expected) / np.ptp(expected)
+    assert error.max() < 3e-2
+    assert error.mean() < 2e-3
 
 
 @pytest.mark.cpu_only("the demo models are too large for the emulator")
@@ -155,7 +171,7 @@ def test_logits_do_not_depend_on_rows_or_threads(
     expected = specrt.LLM(bundle, threads=1, isa=isa).core.logits(TARGET, tokens, rows=1)
     for threads in by_backend(cpu=(1, 2, 3), cuda=(1,)):
         llm = specrt.LLM(bundle, threads=threads, isa=isa)
-        for rows in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 33, 48, 63, 64):
+        for rows in ROWS:
             actual = llm.core.logits(TARGET, tokens, rows=rows)
             assert np.array_equal(actual, expected), f"{rows} rows, {threads} threads"
 
@@ -164,5 +180,5 @@ def test_demo_logits_do_not_depend_on_rows(demo_bundle: Path) -> None:
     llm = specrt.LLM(demo_bundle, threads=2)
     tokens = random_tokens(130, llm.core.vocab)
     expected = llm.core.logits(TARGET, tokens, rows=1)
-    for rows in (2, 5, 8, 13, 64):
+    for rows in by_backend(cpu=(2, 5, 8, 13, 64), cuda=(5, 13, 64)):
         assert np.array_equal(llm.core.logits(TARGET, tokens, rows=rows), expected), rows
