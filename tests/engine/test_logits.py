@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import specrt
 import torch
-from backends import by_backend
+from backends import BACKEND, by_backend
 from bundles import bundle_of, tiny_model
 from reference.tiny_llama import LLAMA3_SCALING, ConfigForm, Head, TinyLlama, write_tiny_llama
 from reference.tolerances import assert_close
@@ -71,6 +71,18 @@ def expected_logits(folder: Path, tokens: list[int]) -> np.ndarray:
     return logits
 
 
+def assert_within_rounding(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Raise AssertionError unless the logits differ as activations rounded to bf16 make them.
+
+    Tolerance, in parts of the logit range: 0.5 % on average, and at worst 4 % on the CPU, where
+    plain Llama of 8 random seeds has up to 0.3 % and 3.0 %, with a window up to 3.5 %. CUDA has up
+    to 0.3 % and 5.7 % there, and had 0.3 % and 7.7 % with norms as ops of their own.
+    """
+    error = np.abs(actual - expected) / np.ptp(expected)
+    assert error.max() < by_backend(cpu=4e-2, cuda=8e-2)
+    assert error.mean() < 5e-3
+
+
 def random_tokens(count: int, vocab: int) -> list[int]:
     return np.random.default_rng(count).integers(0, vocab, count).tolist()
 
@@ -92,26 +104,23 @@ def test_f32_equals_transformers(name: str, isa: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", BF16_MODELS)
 @pytest.mark.parametrize("isa", ISAS)
 def test_bf16_is_close_to_transformers_in_f32(name: str, isa: str, tmp_path: Path) -> None:
-    """Activations are rounded to bf16 before each matmul: 8 bits of mantissa, a few layers deep.
-
-    Tolerance: 4 % of the logit range at worst, 0.5 % on average; plain Llama of 8 random seeds has
-    up to 3.0 % and 0.3 %, with a window up to 3.5 %.
-    """
+    """Activations are rounded to bf16 before each matmul: 8 bits of mantissa, a few layers deep."""
     model = BF16_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
     bundle = bundle_of(folder, tmp_path / "bundle", dtype="bf16")
     tokens = random_tokens(75, model.vocab)
     actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
     expected = expected_logits(folder, tokens)
-    error = np.abs(actual - expected) / np.ptp(expected)
-    assert error.max() < 4e-2
-    assert error.mean() < 5e-3
+    assert_within_rounding(actual, expected)
 
 
 @pytest.mark.parametrize("name", BF16_MODELS)
 @pytest.mark.parametrize("isa", ISAS)
 def test_bf16_is_close_to_the_portable_cpu_kernels(name: str, isa: str, tmp_path: Path) -> None:
-    """All backends round at the same places: what differs is the order of sums."""
+    """CPU kernels round at the same places, so that only the order of sums differs.
+
+    CUDA rounds before the factor of a norm, not behind it.
+    """
     model = BF16_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
     bundle = bundle_of(folder, tmp_path / "bundle", dtype="bf16")
@@ -119,7 +128,10 @@ def test_bf16_is_close_to_the_portable_cpu_kernels(name: str, isa: str, tmp_path
     tokens = random_tokens(75, model.vocab)
     actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
     expected = specrt.LLM(portable, threads=2, isa=_core.cpu_isas()[-1]).core.logits(TARGET, tokens)
-    assert_close(actual, expected, "logits", "bf16")
+    if BACKEND == "cuda":
+        assert_within_rounding(actual, expected)
+    else:
+        assert_close(actual, expected, "logits", "bf16")
 
 
 @pytest.mark.cpu_only("the demo models are too large for the emulator")
