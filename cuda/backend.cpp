@@ -67,6 +67,8 @@ class CudaBackend final : public Backend {
 
   Layout weight_layout() const override { return Layout::tiles16x32; }
 
+  bool joins_ops() const override { return true; }
+
   Buffer alloc(size_t bytes) override {
     if (bytes == 0) return {};
     Buffer buffer = uninitialized(bytes);

@@ -35,11 +35,23 @@ __device__ void embed_tiles(const Weight& table, int32_t token, float* out) {
   }
 }
 
+// x * gain, and sums of 16 squares ascending, of a row that the block has just written.
+__device__ void give_to_norm(const NormGain& norm, int32_t r, const float* x, int32_t cols) {
+  for (auto at = static_cast<int32_t>(threadIdx.x); at < cols / kSquareCols; at += kThreads) {
+    float sum = 0.0f;
+    for (int32_t k = at * kSquareCols; k < (at + 1) * kSquareCols; ++k) {
+      sum = __fmaf_rn(x[k], x[k], sum);
+      norm.scaled.row<bf16_bits>(r)[k] = to_bf16(__fmul_rn(x[k], norm.gain[k]));
+    }
+    norm.squares.row<float>(r)[at] = sum;
+  }
+}
+
 // embed: out[i,:] = table[token of row i,:]
 // table (v,d) bf16, row_major or tiles16x32 with pair stride 8; out (n,d) f32
 // grid n, block 256: one block per row
 // moves nd table values and 4nd bytes; a few microseconds of latency
-// exact: a bf16 value widens to f32
+// exact: a bf16 value widens to f32; with a gain, out * gain rounds once
 // a token outside [0, v) gives a row of NaN: nothing is read there
 __global__ void embed_kernel(const __grid_constant__ EmbedArgs args) {
   pdl_launch();
@@ -58,6 +70,9 @@ __global__ void embed_kernel(const __grid_constant__ EmbedArgs args) {
   } else {
     embed_tiles(args.table, token, out);
   }
+  if (args.gain.gain == nullptr) return;
+  sync_block();
+  give_to_norm(args.gain, r, out, args.table.cols);
 }
 
 }  // namespace

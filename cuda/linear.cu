@@ -1,8 +1,7 @@
 // y = x w^T for 1 to 64 rows, on tensor cores, reading every weight once.
 #include <algorithm>
 
-#include "cuda/chains.h"
-#include "cuda/exp.h"
+#include "cuda/epilogue.cuh"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/linear.h"
@@ -68,112 +67,17 @@ __device__ __forceinline__ void run_chain(typename S::Weights& weights, typename
   }
 }
 
-__device__ float silu(float x) { return __fdiv_rn(x, __fadd_rn(exponential(-x), 1.0f)); }
-
-__device__ void put(const RowsView& out, int32_t row, int32_t col, float value) {
-  if (out.dtype == DType::f32) {
-    out.row<float>(row)[col] = value;
-  } else {
-    out.row<bf16_bits>(row)[col] = to_bf16(value);
-  }
-}
-
-// One output of a row.
-__device__ void finish(const LinearArgs& args, int32_t row, int32_t output, float y) {
-  if (output >= args.w.rows) return;
-  if (args.epilogue == Epilogue::store) {
-    put(args.out, row, output, y);
-    return;
-  }
-  float* out = args.out.row<float>(row) + output;
-  *out = __fadd_rn(__uint_as_float(ld_cg4(out)), y);
-}
-
-// The outputs of one row in the two halves of a panel.
-__device__ void finish_pair(const LinearArgs& args, int32_t row, int32_t output, float low,
-                            float high) {
-  const int32_t other = output + args.w.pair_stride;
-  if (args.bias != nullptr) {
-    if (output < args.w.rows) low = __fadd_rn(low, args.bias[output]);
-    if (other < args.w.rows) high = __fadd_rn(high, args.bias[other]);
-  }
-  if (args.epilogue == Epilogue::swiglu) {
-    put(args.out, row, output, __fmul_rn(silu(low), high));
-    return;
-  }
-  finish(args, row, output, low);
-  finish(args, row, other, high);
-}
-
-static_assert(kChains == 8, "join_pairs takes four pairs");
-
-// Joins the chains of the block's warps through `scratch` ([pair][panel][row tile][lane], each four
-// sums of an mma: panel row i of rows 2 t and 2 t + 1, then panel row i + 8 of both) and writes
-// what they give for `count` panels from `panel` on. All warps.
-template <int kRowTiles, int kPanels>
-__device__ void join_and_finish(const LinearArgs& args, const int32_t* row_of, float4* scratch,
-                                int32_t panel, int32_t count,
-                                const float (&sum)[kPanels][kRowTiles][4]) {
-  constexpr int kParts = kPanels * kRowTiles * 32;
-  const unsigned chain = warp_index();
-  float4* own = scratch + chain / 2 * kParts + lane_index();
-  if (chain % 2 == 1) {
-#pragma unroll
-    for (int i = 0; i < kPanels * kRowTiles; ++i) {
-      const float(&s)[4] = sum[i / kRowTiles][i % kRowTiles];
-      own[32 * i] = {s[0], s[1], s[2], s[3]};
-    }
-  }
-  sync_block();
-  if (chain % 2 == 0) {
-#pragma unroll
-    for (int i = 0; i < kPanels * kRowTiles; ++i) {
-      const float(&s)[4] = sum[i / kRowTiles][i % kRowTiles];
-      const float4 odd = own[32 * i];
-      own[32 * i] = {join_chains(s[0], odd.x), join_chains(s[1], odd.y), join_chains(s[2], odd.z),
-                     join_chains(s[3], odd.w)};
-    }
-  }
-  sync_block();
-  for (int part = static_cast<int>(threadIdx.x); part < kParts; part += kThreads) {
-    const int lane = part % 32, p = part / 32 / kRowTiles;
-    const int slot = part / 32 % kRowTiles * kTileRows + lane % 4 * 2;
-    if (p >= count) break;
-    const float4 a = scratch[part], b = scratch[part + kParts];
-    const float4 c = scratch[part + 2 * kParts], d = scratch[part + 3 * kParts];
-    const int32_t output = tile_output(panel + p, lane / 4, args.w.pair_stride);
-    const int32_t first = row_of[slot], second = row_of[slot + 1];
-    if (first != kNoRow) {
-      finish_pair(args, first, output, join_pairs(a.x, b.x, c.x, d.x),
-                  join_pairs(a.z, b.z, c.z, d.z));
-    }
-    if (second != kNoRow) {
-      finish_pair(args, second, output, join_pairs(a.y, b.y, c.y, d.y),
-                  join_pairs(a.w, b.w, c.w, d.w));
-    }
-  }
-  sync_block();
-}
-
-// Whether a slot has a row; the same in all threads.
-template <int kRowTiles>
-__device__ bool any_row(const int32_t* row_of) {
-  bool found = false;
-  for (unsigned slot = lane_index(); slot < kRowTiles * kTileRows; slot += 32) {
-    found = found || row_of[slot] != kNoRow;
-  }
-  return warp_any(found);
-}
-
-// linear: y = x w^T + bias, then store, add to out, or silu(gate) * up
+// linear: y = factor x w^T + bias, then store; add to out, and give it to the norm behind it;
+//   silu(gate) * up; or rotate queries and keys, and keys and values into the cache
 // x (n,k) bf16; w (m,k) tiles16x32; bias (m) f32 or null; out (n,m) f32 or bf16, add: f32,
-//   swiglu: (n,m/2) bf16; out may not alias x
+//   swiglu: (n,m/2) bf16, rope_kv: none; factors and gains as device/ops.h says; outputs may not
+//   alias x
 // grid any, block 256: a block has a contiguous range of panels and takes kPanels at a time; warp c
 //   is chain c of them for all rows and shares nothing with the others until its sums are done
 // moves the weights once, 2mk bytes, through rings of 96 KB a block (64 KB above 16 rows), and 2nk
 //   a block for x (from L2); memory bound
 // sums as chains.h says, whatever the schedule; rounds once when stored as bf16
-// shared memory up to 112 KB (128 KB above 32 rows), up to 127 registers (239 above 32 rows), no
+// shared memory up to 112 KB (128 KB above 32 rows), up to 128 registers (237 above 32 rows), no
 //   spills: to 32 rows the next kernel fits beside it
 // any m and k (swiglu: m/2 % 8 == 0, checked with LinearArgs); x beyond k may hold anything
 template <int kRowTiles, int kPanels>
@@ -182,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, residents(kRowTiles))
   using S = Schedule<kRowTiles, kPanels>;
   pdl_launch();
   SPECRT_SHARED(uint64_t[kChains * S::Weights::kSlots], came);
-  SPECRT_SHARED(int32_t[kRowTiles * kTileRows], row_of);
+  SPECRT_SHARED(RowSlots<kRowTiles>, slots);
   const LinearArgs& args = job.args;
   const auto index = int64_t{blockIdx.x};
   const auto end = static_cast<int32_t>((index + 1) * job.panels / gridDim.x);
@@ -196,22 +100,21 @@ __global__ void __launch_bounds__(kThreads, residents(kRowTiles))
                               came + warp * S::Weights::kSlots, args.w, range, panel, groups);
   weights.fill();
   pdl_wait();
-  const auto thread = static_cast<int32_t>(threadIdx.x);
-  if (thread < kRowTiles * kTileRows) row_of[thread] = row_in_slot(args.rows, thread);
-  sync_block();
-  if (!any_row<kRowTiles>(row_of)) {
+  find_rows(args.rows, slots);
+  if (!has_rows(slots)) {
     weights.abandon();
     return;
   }
-  typename S::Rows rows(args.x, range, row_of);
+  typename S::Rows rows(args.x, range, slots.row);
   rows.fill();
+  if (args.factor.squares.data != nullptr) find_factors(args.factor, args.x.cols, slots);
   while (panel < end) {
     float sum[kPanels][kRowTiles][4] = {};
     run_chain<S>(weights, rows, range.end - range.begin, sum);
     const int32_t done = panel, count = groups.size(panel);
     panel += count;
     if (panel < end) rows.fill();
-    join_and_finish<kRowTiles, kPanels>(args, row_of, scratch, done, count, sum);
+    join_and_finish<kRowTiles, kPanels>(args, slots, scratch, done, count, sum);
   }
 }
 

@@ -77,6 +77,8 @@ inline void finish(const LinearArgs& args, int32_t row, int32_t panel, const Vec
         write_values(args.out, row, (panel + p) / 2 * kPanelRows, silu(y[p]) * y[p + 1]);
       }
       return;
+    case Epilogue::rope_kv:  // refused in ops.cpp
+      return;
   }
 }
 

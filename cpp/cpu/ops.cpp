@@ -49,6 +49,7 @@ void check_slots(const char* op, const RowList& list, const KvLayer& kv) {
 }
 
 void run(const Kernels& kernels, const EmbedArgs& args, Team&) {
+  SPECRT_CHECK(args.gain.gain == nullptr, "embed: CPU does not join ops");
   RowList list = list_rows(args.rows);
   for (int32_t i = 0; i < list.count; ++i) {
     Row& row = list.rows[static_cast<size_t>(i)];
@@ -69,6 +70,9 @@ void run(const Kernels& kernels, const RmsNormArgs& args, Team& team) {
 }
 
 void run(const Kernels& kernels, const LinearArgs& args, Team& team) {
+  SPECRT_CHECK(args.epilogue != Epilogue::rope_kv && args.gain.gain == nullptr &&
+                   args.factor.squares.data == nullptr,
+               "linear: CPU does not join ops");
   const RowList list = list_rows(args.rows);
   if (list.count > 0) kernels.linear(args, list, team);
 }

@@ -23,6 +23,10 @@ class Backend {
 
   virtual Layout weight_layout() const = 0;  // of the matrices that `linear` reads
 
+  // Whether embed and linear take over the work of their neighbours: NormGain, NormFactor and
+  // Epilogue::rope_kv.
+  virtual bool joins_ops() const { return false; }
+
   // Zero-filled, 64-byte aligned device memory. Throws when the machine cannot hold it.
   virtual Buffer alloc(size_t bytes) = 0;
 

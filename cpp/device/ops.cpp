@@ -55,6 +55,30 @@ void check_kv(const char* op, const KvLayer& kv, int32_t heads) {
   SPECRT_CHECK(kv.window >= 0, op, ": a window of ", kv.window, " positions");
 }
 
+void check_gain(const char* op, const NormGain& norm, int64_t cols) {
+  if (norm.gain == nullptr) return;
+  SPECRT_CHECK(cols % kSquareCols == 0, op, ": a gain of ", cols, " columns");
+  check_view(op, "scaled", norm.scaled, DType::bf16, cols);
+  check_view(op, "squares", norm.squares, DType::f32, cols / kSquareCols);
+}
+
+void check_factor(const LinearArgs& args) {
+  if (args.factor.squares.data == nullptr) return;
+  check_view("linear", "squares", args.factor.squares, DType::f32, args.w.cols / kSquareCols);
+}
+
+void check_rope(const LinearArgs& args) {
+  const RopeOutput& rope = args.rope;
+  check_kv("linear", rope.kv, rope.heads);
+  const int64_t e = rope.kv.head_dim;
+  SPECRT_CHECK(args.w.layout == Layout::tiles16x32 && 2 * args.w.pair_stride == e &&
+                   args.w.rows == (int64_t{rope.heads} + 2 * rope.kv.kv_heads) * e,
+               "linear: ", args.w.rows, " rows in pairs of stride ", args.w.pair_stride,
+               " are not queries, keys and values of ", e, " components");
+  check_view("linear", "angles", rope.angles, DType::f32, e);
+  check_view("linear", "q", rope.q, rope.kv.dtype, rope.heads * e);
+}
+
 void check_logits(const char* op, const RowsView& logits, int32_t vocab, int32_t first_row) {
   check_view(op, "logits", logits, DType::f32, vocab);
   SPECRT_CHECK(vocab >= 1, op, ": empty vocabulary");
@@ -69,6 +93,7 @@ void check(const EmbedArgs& args) {
   SPECRT_CHECK(args.table.layout != Layout::tiles16x32 || args.table.pair_stride == kPanelRows / 2,
                "embed: a table in pairs of stride ", args.table.pair_stride);
   check_view("embed", "out", args.out, DType::f32, args.table.cols);
+  check_gain("embed", args.gain, args.table.cols);
 }
 
 void check(const RopeAnglesArgs& args) {
@@ -90,15 +115,20 @@ void check(const LinearArgs& args) {
   check_weight("linear", args.w);
   SPECRT_CHECK(args.w.layout != Layout::row_major, "linear: the weight is not packed");
   check_view("linear", "x", args.x, args.w.dtype, args.w.cols);
+  check_factor(args);
   switch (args.epilogue) {
     case Epilogue::store:
       check_view("linear", "out", args.out, args.out.dtype, args.w.rows);
       return;
     case Epilogue::add:
       check_view("linear", "out", args.out, DType::f32, args.w.rows);
+      check_gain("linear", args.gain, args.w.rows);
       return;
     case Epilogue::swiglu:
       check_swiglu(args);
+      return;
+    case Epilogue::rope_kv:
+      check_rope(args);
       return;
   }
   fail("linear: unknown epilogue ", static_cast<int32_t>(args.epilogue));

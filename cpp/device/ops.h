@@ -80,11 +80,31 @@ constexpr int64_t kv_value_bytes(const KvLayer& kv) {
          static_cast<int64_t>(size_of(kv.dtype));
 }
 
+// An RMS norm without a pass of its own, where the backend joins ops. What produces x also gives
+// x * gain and its sums of squares; what reads the norm takes x * gain instead and multiplies its
+// products by 1 / sqrt(mean(x^2) + eps), which is the same but for rounding.
+
+// Of an op that produces x (n,d) f32.
+struct NormGain {
+  const float* gain = nullptr;  // (d,), or null: no norm follows
+  RowsView scaled{};            // (n,d) bf16: x * gain
+  RowsView squares{};           // (n,d/16) f32: sums of squares of 16 columns each
+};
+
+// Of an op that reads `scaled`.
+struct NormFactor {
+  RowsView squares{};  // without data: no norm
+  float eps = 0.0f;
+};
+
+inline constexpr int32_t kSquareCols = 16;
+
 // out[i,:] = table[token of row i,:]; out (n,d) f32, table (v,d), either layout.
 struct EmbedArgs {
   StepRows rows;
   Weight table;
   RowsView out;
+  NormGain gain{};
 };
 
 // out[i] = cos(p * inv_freq) * scaling in [0, e/2), sin(...) * scaling in [e/2, e); p position of
@@ -112,17 +132,31 @@ enum class Epilogue : int32_t {
   // panels16: panels alternate gate, up: out[:, 16j + r] = silu(y[:, 32j + r]) * y[:, 32j + 16 +
   // r]. tiles16x32: gate rows, then up rows, in pairs: out[:, j] = silu(y[:, j]) * y[:, m/2 + j].
   swiglu = 2,
+  // y is qkv, which goes straight to where RopeKvArgs without gains would bring it, with the same
+  // bits; tiles in pairs of stride e/2, no out. Only where the backend joins ops.
+  rope_kv = 3,
 };
 
-// y = x @ w^T + bias, then the epilogue. x (n,k) in w's dtype, w (m,k) packed, out (n,m) or
-// (n,m/2).
+// Epilogue::rope_kv: what RopeKvArgs has besides.
+struct RopeOutput {
+  RowsView angles{};  // (n,e) f32
+  RowsView q{};       // (n,he)
+  KvLayer kv{};
+  int32_t heads = 0;
+};
+
+// y = (x @ w^T) factor + bias, then the epilogue. x (n,k) in w's dtype, w (m,k) packed, out (n,m)
+// or (n,m/2). Epilogue `add` may have a gain.
 struct LinearArgs {
   StepRows rows;
   RowsView x;
   Weight w;
   const float* bias = nullptr;  // (m,), or null: none
   Epilogue epilogue = Epilogue::store;
-  RowsView out;
+  RowsView out{};
+  NormFactor factor{};
+  NormGain gain{};
+  RopeOutput rope{};
 };
 
 // Rotates queries and keys (half-split pairs d, d + e/2), writes q in the cache's dtype, and puts

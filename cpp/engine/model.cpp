@@ -46,6 +46,7 @@ Buffer allocate(const char* what, const Engine& engine, const Backend& backend, 
 Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
     : engine_(packed_for(backend, std::move(engine))),
       backend_(backend),
+      joints_(backend.joins_ops() ? Joints(plan()) : Joints()),
       weights_(
           allocate("weights", *engine_, backend, kSmallerModel,
                    [&] { return backend.place_weights(engine_->file(), engine_->file_bytes()); })),
@@ -54,6 +55,11 @@ Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
                         return backend.alloc(
                             static_cast<size_t>(arena_row_bytes(plan()) * kMaxStepRows));
                       })),
+      joined_(allocate("activations", *engine_, backend, kSmallerModel,
+                       [&] {
+                         const int64_t bytes = backend.joins_ops() ? joined_row_bytes(plan()) : 0;
+                         return backend.alloc(static_cast<size_t>(bytes * kMaxStepRows));
+                       })),
       scratch_(allocate("scratch", *engine_, backend, kSmallerModel,
                         [&] { return backend.alloc(scratch_bytes(plan(), backend)); })),
       pick_scratch_(allocate("scratch", *engine_, backend, kSmallerModel,
@@ -61,12 +67,13 @@ Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
       memory_{.weights = weights_.data(),
               .arena = arena_.data(),
               .arena_rows = kMaxStepRows,
-              .scratch = {.data = scratch_.data(), .bytes = scratch_.size()}} {
+              .scratch = {.data = scratch_.data(), .bytes = scratch_.size()},
+              .joined = joined_.data()} {
   if (weights_.data() != engine_->file()) engine_->evict();
 }
 
 void Model::enqueue_step(Stream& stream, const StepRows& rows, Head head) {
-  run(plan(), memory_, rows, head, backend_, stream);
+  run(plan(), joints_, memory_, rows, head, backend_, stream);
 }
 
 Buffer Model::make_kv() const {

@@ -35,8 +35,10 @@ class Model {
  private:
   std::shared_ptr<const Engine> engine_;
   Backend& backend_;
+  Joints joints_;
   Buffer weights_;
   Buffer arena_;
+  Buffer joined_;
   Buffer scratch_;
   Buffer pick_scratch_;
   PlanMemory memory_;

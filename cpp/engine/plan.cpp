@@ -168,6 +168,8 @@ void validate_op(const Plan& plan, const OpRecord& op) {
   }
   if (op.kind == OpKind::rope_angles) check_vector(plan, op.tensor, out_cols / 2);
   if (op.kind == OpKind::linear) {
+    SPECRT_CHECK(op.integer[0] >= 0 && op.integer[0] <= static_cast<int32_t>(Epilogue::swiglu),
+                 "linear: unknown epilogue ", op.integer[0]);
     check_optional(plan, op.integer[1], plan.tensors[static_cast<size_t>(op.tensor)].rows);
   }
   if (op.kind == OpKind::rope_kv) {
@@ -310,6 +312,17 @@ void validate(const Plan& plan) {
   each("op", plan.ops, [&](const OpRecord& op) { validate_op(plan, op); });
 }
 
+int64_t joined_row_bytes(const Plan& plan) {
+  int64_t bytes = 0;
+  for (const OpRecord& op : plan.ops) {
+    if (op.kind != OpKind::rms_norm) continue;
+    const int64_t cols = plan.buffers[static_cast<size_t>(op.out)].cols;
+    bytes = std::max(bytes, padded_row_bytes(DType::bf16, cols) +
+                                padded_row_bytes(DType::f32, cols / kSquareCols));
+  }
+  return bytes;
+}
+
 size_t scratch_bytes(const Plan& plan, const Backend& backend) {
   size_t bytes = 0;
   StepRows rows;
@@ -344,17 +357,77 @@ struct Enqueue {
   void operator()(const AttentionArgs& args) const { backend.attention(stream, args); }
 };
 
+RowsView rows_at(std::byte* data, DType dtype, int32_t cols) {
+  return {.data = data, .dtype = dtype, .cols = cols, .stride = padded_row_bytes(dtype, cols)};
+}
+
+// What a norm without a pass keeps.
+struct JoinedNorm {
+  JoinedNorm(const Plan& plan, const PlanMemory& memory, int32_t norm)
+      : op(plan.ops[static_cast<size_t>(norm)]) {
+    const int32_t cols = plan.buffers[static_cast<size_t>(op.out)].cols;
+    scaled = rows_at(memory.joined, DType::bf16, cols);
+    squares =
+        rows_at(memory.joined + scaled.stride * memory.arena_rows, DType::f32, cols / kSquareCols);
+  }
+
+  const OpRecord& op;
+  RowsView scaled;
+  RowsView squares;
+};
+
+// Extends the arguments of an op by what it does for its neighbours.
+struct Join {
+  const Plan& plan;
+  const PlanMemory& memory;
+  const Joint& joint;
+
+  void operator()(auto&) const {}
+  void operator()(EmbedArgs& args) const { add_gain(args.gain); }
+  void operator()(LinearArgs& args) const {
+    add_gain(args.gain);
+    if (joint.factor_of != format::kNone) {
+      const JoinedNorm norm(plan, memory, joint.factor_of);
+      args.x = norm.scaled;
+      args.factor = {.squares = norm.squares, .eps = norm.op.real[0]};
+    }
+    if (joint.rope == format::kNone) return;
+    const auto set = [&](const RopeKvArgs& rope) {
+      args.epilogue = Epilogue::rope_kv;
+      args.rope = {.angles = rope.angles, .q = rope.q, .kv = rope.kv, .heads = rope.heads};
+    };
+    visit(plan, plan.ops[static_cast<size_t>(joint.rope)], memory, args.rows,
+          [&]<typename Args>(const Args& rope) {
+            if constexpr (std::is_same_v<Args, RopeKvArgs>) set(rope);
+          });
+  }
+
+  void add_gain(NormGain& gain) const {
+    if (joint.gain_of == format::kNone) return;
+    const JoinedNorm norm(plan, memory, joint.gain_of);
+    const Weight weight = weight_of(plan, memory, norm.op.tensor);
+    gain = {.gain = reinterpret_cast<const float*>(weight.data),
+            .scaled = norm.scaled,
+            .squares = norm.squares};
+  }
+};
+
 }  // namespace
 
-void run(const Plan& plan, const PlanMemory& memory, const StepRows& rows, Head head,
-         Backend& backend, Stream& stream) {
+void run(const Plan& plan, const Joints& joints, const PlanMemory& memory, const StepRows& rows,
+         Head head, Backend& backend, Stream& stream) {
   const Enqueue enqueue{backend, stream};
   const auto head_begin = static_cast<size_t>(plan.header.head_begin);
   const size_t end = head == Head::none ? head_begin : plan.ops.size();
   StepRows selected = rows;
   for (size_t i = 0; i < end; ++i) {
     if (i >= head_begin && head == Head::last) selected.select = RowSelect::last;
-    visit(plan, plan.ops[i], memory, selected, enqueue);
+    const Joint joint = joints.of(i);
+    if (joint.left_out) continue;
+    visit(plan, plan.ops[i], memory, selected, [&](auto args) {
+      Join{plan, memory, joint}(args);
+      enqueue(args);
+    });
   }
 }
 

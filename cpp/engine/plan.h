@@ -8,6 +8,7 @@
 
 #include "device/backend.h"
 #include "engine/format.h"
+#include "engine/joints.h"
 #include "engine/vocabulary.h"
 
 namespace specrt {
@@ -44,6 +45,7 @@ struct PlanMemory {
   std::byte* arena = nullptr;          // arena_row_bytes(plan) * arena_rows
   int32_t arena_rows = 0;
   Scratch scratch = {};
+  std::byte* joined = nullptr;  // joined_row_bytes(plan) * arena_rows, if ops are joined
 };
 
 enum class Head {
@@ -52,9 +54,12 @@ enum class Head {
   all,
 };
 
+// Bytes of what norms without a pass keep for each row of capacity.
+int64_t joined_row_bytes(const Plan& plan);
+
 // Enqueues one step: every op of the plan in order. `rows.select` is set by `head`.
-void run(const Plan& plan, const PlanMemory& memory, const StepRows& rows, Head head,
-         Backend& backend, Stream& stream);
+void run(const Plan& plan, const Joints& joints, const PlanMemory& memory, const StepRows& rows,
+         Head head, Backend& backend, Stream& stream);
 
 // Bytes of scratch that the ops of a step need on `backend`.
 size_t scratch_bytes(const Plan& plan, const Backend& backend);

@@ -134,6 +134,7 @@ std::string Memory::reveal() {
   std::string report;
   is_hidden_ = false;
   for (auto& [data, allocation] : allocations_) {
+    if (allocation.hidden.size() != allocation.bytes) continue;  // made meanwhile
     if (!is_poison(data, allocation.bytes)) {
       report = concat("a write to an allocation of ", allocation.bytes, " bytes before pdl_wait");
     }

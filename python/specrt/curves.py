@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from specrt.printable import printable
+
 _CLEARLY_FASTER = 1.03
 
 
@@ -50,7 +52,7 @@ def mismatch(curves: Mapping[str, Any], here: Place) -> str | None:
     """How a manifest's `curves` were measured otherwise than they are used; None if alike."""
     names = {"machine": "on", "threads": "with threads", "isa": "with"}
     other = [
-        f"{names[key]} {curves.get(key)!s:.80} (here: {value})"
+        f"{names[key]} {printable(curves.get(key)):.80} (here: {value})"
         for key, value in asdict(here).items()
         if curves.get(key) != value
     ]

@@ -11,7 +11,14 @@ from specrt.cli.main import main
 FIELDS = {
     *("method", "category", "prompt_file", "prompts", "new_tokens", "num_speculative_tokens"),
     *("tokens_per_second", "speedup_vs_autoregressive", "speedup_without_looping_prompts"),
-    *("predicted_speedup", "loop_efficiency", "mean_acceptance_length", "draft_acceptance_rate"),
+    *(
+        "predicted_speedup",
+        "loop_efficiency",
+        "mean_acceptance_length",
+        "mean_accepted_run",
+        "draft_overlap",
+        "draft_acceptance_rate",
+    ),
     *("accepted_at_position", "ttft_ms", "tpot_ms", "ms_per_round", "bytes_per_step"),
     *("identical_to_autoregressive", "memory_bandwidth_share", "weights_fit_in_cache"),
     *(
@@ -61,7 +68,7 @@ def test_rows(
     assert base["num_speculative_tokens"] == 0
     assert drafted["num_speculative_tokens"] == 3
     assert drafted["draft_acceptance_rate"] == 1.0  # the draft model is the target
-    assert 1.0 < drafted["mean_acceptance_length"] <= 4.0
+    assert 1.0 < drafted["mean_acceptance_length", "mean_accepted_run", "draft_overlap"] <= 4.0
     assert 3 * base["bytes_per_step"] < drafted["bytes_per_step"] <= 4 * base["bytes_per_step"]
     assert drafted["machine"]["memory_bandwidth_gb_per_second"] > 0
     for row in rows:

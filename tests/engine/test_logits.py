@@ -77,6 +77,18 @@ def expected_logits(folder: Path, tokens: list[int]) -> np.ndarray:
     return logits
 
 
+def assert_within_rounding(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Raise AssertionError unless the logits differ as activations rounded to bf16 make them.
+
+    Tolerance, in parts of the logit range: 0.5 % on average, and at worst 4 % on the CPU, where
+    plain Llama of 8 random seeds has up to 0.3 % and 3.0 %, with a window up to 3.5 %. CUDA has up
+    to 0.3 % and 5.7 % there, and had 0.3 % and 7.7 % with norms as ops of their own.
+    """
+    error = np.abs(actual - expected) / np.ptp(expected)
+    assert error.max() < by_backend(cpu=4e-2, cuda=8e-2)
+    assert error.mean() < 5e-3
+
+
 def random_tokens(count: int, vocab: int) -> list[int]:
     return np.random.default_rng(count).integers(0, vocab, count).tolist()
 
@@ -98,30 +110,22 @@ def test_f32_equals_transformers(name: str, isa: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", BF16_MODELS)
 @pytest.mark.parametrize("isa", ISAS)
 def test_bf16_is_close_to_transformers_in_f32(name: str, isa: str, tmp_path: Path) -> None:
-    """Activations are rounded to bf16 before each matmul: 8 bits of mantissa, a few layers deep.
-
-    Tolerance: 4 % of the logit range at worst, 0.5 % on average; plain Llama of 8 random seeds has
-    up to 3.0 % and 0.3 %, with a window up to 3.5 %. Heads of 64 over a hidden size of 34, which
-    CUDA tests, have up to 6.3 % and 0.3 % on the CPU and 5.9 % and 0.3 % on CUDA.
-    """
+    """Activations are rounded to bf16 before each matmul: 8 bits of mantissa, a few layers deep."""
     model = BF16_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
     bundle = bundle_of(folder, tmp_path / "bundle", dtype="bf16")
     tokens = random_tokens(75, model.vocab)
     actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
     expected = expected_logits(folder, tokens)
-    error = np.abs(actual - expected) / np.ptp(expected)
-    assert error.max() < by_backend(cpu=4e-2, cuda=8e-2)
-    assert error.mean() < 5e-3
+    assert_within_rounding(actual, expected)
 
 
 @pytest.mark.parametrize("name", BF16_MODELS)
 @pytest.mark.parametrize("isa", ISAS)
 def test_bf16_is_close_to_the_portable_cpu_kernels(name: str, isa: str, tmp_path: Path) -> None:
-    """The order of sums differs, and CUDA rounds softmax weights to bf16, which the CPU does not.
+    """CPU kernels round at the same places, so that only the order of sums differs.
 
-    Tolerance on CUDA: 3 % of the logit range at worst, 0.2 % on average; 22 random models have up
-    to 2.0 % and 0.12 %.
+    CUDA rounds before the factor of a norm, not behind it.
     """
     model = BF16_MODELS[name]
     folder = write_tiny_llama(tmp_path / "model", model)
@@ -130,12 +134,10 @@ def test_bf16_is_close_to_the_portable_cpu_kernels(name: str, isa: str, tmp_path
     tokens = random_tokens(75, model.vocab)
     actual = specrt.LLM(bundle, threads=2, isa=isa).core.logits(TARGET, tokens)
     expected = specrt.LLM(portable, threads=2, isa=_core.cpu_isas()[-1]).core.logits(TARGET, tokens)
-    if BACKEND == "cpu":
+    if BACKEND == "cuda":
+        assert_within_rounding(actual, expected)
+    else:
         assert_close(actual, expected, "logits", "bf16")
-        return
-    error = np.abs(actual - expected) / np.ptp(expected)
-    assert error.max() < 3e-2
-    assert error.mean() < 2e-3
 
 
 @pytest.mark.cpu_only("the demo models are too large for the emulator")

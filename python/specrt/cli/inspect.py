@@ -13,7 +13,7 @@ from specrt._core import inspect_engine
 from specrt.build.engine_file import EngineHeader, read_header
 from specrt.bundle import Bundle
 from specrt.cli.options import add_bundle, add_threads, named_bundle
-from specrt.cli.plan_text import op_texts, plan_lines, printable
+from specrt.cli.plan_text import op_texts, plan_lines
 from specrt.cli.prediction_text import prediction_facts, prediction_lines
 from specrt.curves import fastest_method
 from specrt.eval.acceptance import iid
@@ -21,6 +21,7 @@ from specrt.eval.cost_model import best_speculative
 from specrt.eval.machine import cpu_model
 from specrt.eval.step_costs import step_costs, step_curves
 from specrt.eval.table import text_table
+from specrt.printable import printable
 
 HELP = "show what is in a bundle"
 _DESCRIPTION = """\

@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from specrt.build.engine_file import NONE, EngineHeader, OpRecord
+from specrt.printable import printable
 
 _LAYER = re.compile(r"^layers\.(\d+)\.")
 _EPILOGUES = ("", "added to the residual", "then SwiGLU")
 _SECTION_HEAD = "head (rows whose logits are wanted)"
-
-
-def printable(value: object) -> str:
-    """Text from a file, without control characters that a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from typing import Any
 
 from specrt._core import cpu_isas, inspect_engine
 from specrt.bundle import Bundle
-from specrt.cli.plan_text import printable
 from specrt.curves import Place, mismatch
 from specrt.eval.acceptance import stored_counts
 from specrt.eval.cost_model import SHARED_BUS, Overlap, shared_bus
 from specrt.eval.machine import place_of
 from specrt.eval.predicted_speed import PredictedSpeed, predicted_speeds
 from specrt.eval.table import speedup_text, text_table
+from specrt.printable import printable
 
 _HEADS = ("method", "", "drafted", "tokens a round", "tokens/s", "measured", "off")
 _SPEEDUP_HEADS = ("speed-up", "measured", "off")

@@ -180,6 +180,8 @@ SyntheticModel::SyntheticModel(const Device& device, const LlamaShape& shape, in
       plan_(Writer(shape, context).write()),
       weights_(device.random(plan_.header.file_bytes)),
       arena_(device.backend->alloc(static_cast<size_t>(arena_row_bytes(plan_) * kMaxStepRows))),
+      joints_(plan_),
+      joined_(device.backend->alloc(static_cast<size_t>(joined_row_bytes(plan_) * kMaxStepRows))),
       scratch_(device.backend->alloc(scratch_bytes(plan_, *device.backend))),
       kv_(device.random(static_cast<size_t>(kv_bytes(plan_)))) {
   for (const format::OpRecord& op : plan_.ops) {
@@ -215,8 +217,9 @@ void SyntheticModel::enqueue(const StepRows& rows, Head head, Stream& stream) co
   const PlanMemory memory{.weights = weights_.data(),
                           .arena = arena_.data(),
                           .arena_rows = kMaxStepRows,
-                          .scratch = {.data = scratch_.data(), .bytes = scratch_.size()}};
-  run(plan_, memory, rows, head, *device_.backend, stream);
+                          .scratch = {.data = scratch_.data(), .bytes = scratch_.size()},
+                          .joined = joined_.data()};
+  run(plan_, joints_, memory, rows, head, *device_.backend, stream);
 }
 
 double SyntheticModel::step_bytes(int32_t cached) const {

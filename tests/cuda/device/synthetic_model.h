@@ -41,6 +41,8 @@ class SyntheticModel {
   Plan plan_;
   Buffer weights_;
   Buffer arena_;
+  Joints joints_;
+  Buffer joined_;
   Buffer scratch_;
   Buffer kv_;
   Buffer tok_;
