@@ -1,4 +1,5 @@
 // move_kv: the path of a tree moves down in every layer and head, and nothing else changes.
+#include <algorithm>
 #include <random>
 
 #include "cuda/kernels.h"

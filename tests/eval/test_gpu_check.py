@@ -80,6 +80,29 @@ def test_a_stage_that_ends_badly_does_not_stop_the_next(run: Run, tmp_path: Path
     assert written["readings"][0]["predicted"] == 5.0
 
 
+def test_a_failed_build_names_its_first_error_and_shows_the_end_of_its_log(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(r: Run) -> None:
+        error = "a.cpp:3:1: error: no such name"
+        r.command(["sh", "-c", f"echo first; echo '{error}'; seq 100 199; exit 1"])
+
+    run_stages([stage("build", build)], run, 60, tmp_path / "results.json")
+    assert run.results.stages[0].reason == "sh: a.cpp:3:1: error: no such name"
+    shown = capsys.readouterr().err
+    assert "   | 199" in shown
+    assert "   | 150" not in shown
+    assert str(run.out / "build.log") in shown
+
+
+def test_a_tool_that_is_missing_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UnavailableError, match="nvcc is not on the PATH"):
+        stages.build(run)
+    with pytest.raises(UnavailableError, match="the package is not installed"):
+        stages.op_tests(run)
+
+
 def test_programs_are_ended_after_the_time_of_their_stage(run: Run, tmp_path: Path) -> None:
     line = '{"name": "a.b", "value": 3, "unit": "us"}'
 

@@ -17,6 +17,7 @@ from typing import IO
 from gpu.results import Reading, Results, StageResult
 
 _TAIL_LINES = 6
+_LOG_TAIL_LINES = 40  # of a failed stage's log, shown as it ends
 
 
 class StageError(Exception):
@@ -124,7 +125,7 @@ class Run:
         if is_late:
             raise OutOfTimeError(f"{Path(words[0]).name} was ended after its time")
         if process.returncode != 0:
-            raise StageError(f"{Path(words[0]).name}: {_last_lines(text)}")
+            raise StageError(f"{Path(words[0]).name}: {_cause(text)}")
         return text
 
     def _keep_readings(self, text: str) -> None:
@@ -143,8 +144,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _last_lines(text: str) -> str:
+def _cause(text: str) -> str:
+    """A compiler's first error, as the last lines are about something else; or the last lines."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    first_error = next((line for line in lines if " error: " in line or "Error at" in line), None)
+    if first_error is not None:
+        return first_error[-600:]
     return " | ".join(lines[-_TAIL_LINES:])[-600:]
 
 
@@ -169,6 +174,13 @@ def run_stage(stage: Stage, run: Run, end: float) -> StageResult:
     return StageResult(stage.name, status, time.monotonic() - begin, budget, reason)
 
 
+def _show_tail(log: Path) -> None:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines[-_LOG_TAIL_LINES:]:
+        print(f"   | {line}", file=sys.stderr)
+    print(f"   all of it: {log}", file=sys.stderr, flush=True)
+
+
 def run_stages(stages: Sequence[Stage], run: Run, budget: float, path: Path) -> None:
     """Runs all of them within `budget` seconds; the file is written before and after each one."""
     end = time.monotonic() + budget
@@ -183,3 +195,5 @@ def run_stages(stages: Sequence[Stage], run: Run, budget: float, path: Path) -> 
         run.results.write(path)
         line = f"   {result.status} after {result.seconds:.0f} s"
         print(f"{line}: {result.reason}" if result.reason else line, file=sys.stderr, flush=True)
+        if result.status in ("failed", "timeout"):
+            _show_tail(run.out / f"{stage.name}.log")

@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from gpu.runner import Run, Stage, StageError, UnavailableError
@@ -59,15 +60,18 @@ def _check(run: Run, part: str, *options: str) -> None:
     run.command([_program(run, CHECK), part, *options])
 
 
-def _cmake(run: Run, **options: str) -> None:
-    """Configures and builds; what an earlier stage has built is kept."""
+def _cmake(run: Run, targets: Sequence[str], **options: str) -> None:
+    """Configures and builds; what an earlier stage has built is kept.
+
+    What does not compile does not keep the rest from being built, for the stages that need only it.
+    """
     for tool in ("nvcc", "cmake", "ninja"):
         run.tool(tool)
     folder = run.build / "cmake"
     definitions = {"SPECRT_BUILD_CUDA": "ON", "SPECRT_BUILD_CUDA_CHECKS": "ON", **options}
     words = [f"-D{name}={value}" for name, value in definitions.items()]
     run.command(["cmake", "-S", run.root, "-B", folder, "-G", "Ninja", *words])
-    run.command(["cmake", "--build", folder])
+    run.command(["cmake", "--build", folder, "--target", *targets, "--", "-k", "0"])
 
 
 def build(run: Run) -> None:
@@ -75,7 +79,7 @@ def build(run: Run) -> None:
     if run.emulated:
         _program(run, CHECK)
     else:
-        _cmake(run)
+        _cmake(run, ["all"])
 
 
 def install(run: Run) -> None:
@@ -84,9 +88,10 @@ def install(run: Run) -> None:
         raise UnavailableError(_NOT_EMULATED)
     if importlib.util.find_spec("nanobind") is None:
         raise UnavailableError("the Python package nanobind is not installed")
-    _cmake(run, SPECRT_BUILD_PYTHON="ON", Python_EXECUTABLE=sys.executable)
+    targets = ["_core", "_core_stub", "specrt_cuda"]
     folder = site(run)
     shutil.rmtree(folder, ignore_errors=True)
+    _cmake(run, targets, SPECRT_BUILD_PYTHON="ON", Python_EXECUTABLE=sys.executable)
     shutil.copytree(run.root / "python" / "specrt", folder / "specrt")
     run.command(["cmake", "--install", run.build / "cmake", "--prefix", folder])
     project = tomllib.loads((run.root / "pyproject.toml").read_text("utf-8"))["project"]
@@ -112,9 +117,15 @@ def kernel_tests(run: Run) -> None:
     run.command([_program(run, DEVICE_TESTS)])
 
 
-def _pytest(run: Run, *tests: str) -> None:
+def _need_installed(run: Run) -> None:
     if run.emulated:
         raise UnavailableError(_NOT_EMULATED)
+    if not any(site(run).glob("*.dist-info")):
+        raise UnavailableError("the package is not installed; did the stage install pass?")
+
+
+def _pytest(run: Run, *tests: str) -> None:
+    _need_installed(run)
     words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     run.command(words, _environment(run))
 
@@ -131,8 +142,7 @@ def end_to_end(run: Run) -> None:
 
 def cpu_against_cuda(run: Run) -> None:
     """Tokens and log-probabilities of the demo models on both backends."""
-    if run.emulated:
-        raise UnavailableError(_NOT_EMULATED)
+    _need_installed(run)
     script = run.root / "tools" / "gpu" / "cpu_against_cuda.py"
     run.command([sys.executable, script, run.build / "bundles"], _environment(run))
 

@@ -6,6 +6,10 @@
 
 namespace specrt::emulation {
 
+// The defaults of settings that nothing reads here.
+uint64_t seed_of_environment() { return 1; }
+MmaOrder mma_order_of_environment() { return MmaOrder::ascending; }
+
 void reset(const Settings&) { CUDA_CHECK(cudaDeviceSynchronize()); }
 
 std::string report() { return cudaGetErrorString(cudaPeekAtLastError()); }
