@@ -68,7 +68,7 @@ def test_rows(
     assert base["num_speculative_tokens"] == 0
     assert drafted["num_speculative_tokens"] == 3
     assert drafted["draft_acceptance_rate"] == 1.0  # the draft model is the target
-    assert 1.0 < drafted["mean_acceptance_length", "mean_accepted_run", "draft_overlap"] <= 4.0
+    assert 1.0 < drafted["mean_acceptance_length"] <= 4.0
     assert 3 * base["bytes_per_step"] < drafted["bytes_per_step"] <= 4 * base["bytes_per_step"]
     assert drafted["machine"]["memory_bandwidth_gb_per_second"] > 0
     for row in rows:
