@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -112,6 +113,71 @@ TEST_CASE("a lookup costs nothing, so little acceptance is enough") {
   int32_t drafted = 0;
   for (const int32_t length : chosen) drafted += length > 0 ? 1 : 0;
   CHECK(drafted > 250);
+}
+
+// Rounds of Pearl, by their definition: a tail of drafted tokens, the first token of the next
+// draft, each right with probability `acceptance`. Returns tokens per millisecond.
+struct PearlRun {
+  double rate = 0;
+  std::vector<int32_t> lengths;
+};
+
+template <typename Choose>
+PearlRun simulate_pearl(const StepCosts& costs, double acceptance, int rounds, DraftLength* learns,
+                        const Choose& choose) {
+  Dice dice(6);
+  PearlRun run;
+  double tokens = 0, time = 0;
+  int32_t tail = 1;
+  for (int r = 0; r < rounds; ++r) {
+    const int32_t length = choose();
+    run.lengths.push_back(length);
+    const int32_t judged = tail - 1 + (length > 0 ? 1 : 0);
+    int32_t accepted = 0;
+    while (accepted < judged && dice.between(0, 9999) < acceptance * 10000) ++accepted;
+    const bool held = accepted == judged && length > 0;
+    tokens += held ? accepted : accepted + 1;
+    const double step = 1 + 0.01 * (tail - 1);
+    time += std::max(step, length * costs.draft[0].milliseconds);
+    tail = held ? length : 1;
+    if (learns != nullptr) learns->observe(std::min(judged, accepted + 1), accepted);
+  }
+  run.rate = tokens / time;
+  return run;
+}
+
+TEST_CASE("Pearl begins with as many tokens as are drafted during a step of the target") {
+  for (const int32_t ratio : {1, 3, 7}) {
+    DraftLength lengths(LoopKind::pearl, costs_with(1.0 / ratio), kMost);
+    CHECK_EQ(lengths.choose({.unfed = 1, .left = 1000}), ratio > 1 ? ratio : 0);
+  }
+  DraftLength most(LoopKind::pearl, costs_with(0.01), kMost);
+  CHECK_EQ(most.choose({.unfed = 1, .left = 1000}), kMost);
+}
+
+TEST_CASE("Pearl's length settles near the best for the acceptance") {
+  for (const double draft_ms : {0.1, 0.25}) {
+    for (const double acceptance : {0.2, 0.6, 0.8, 0.95}) {
+      const StepCosts costs = costs_with(draft_ms);
+      double best = 0;
+      for (int32_t g = 0; g <= kMost; ++g) {
+        const PearlRun run = simulate_pearl(costs, acceptance, 20000, nullptr, [&] { return g; });
+        best = std::max(best, run.rate);
+      }
+      DraftLength lengths(LoopKind::pearl, costs, kMost);
+      const PearlRun run = simulate_pearl(costs, acceptance, 20000, &lengths, [&] {
+        return lengths.choose({.unfed = 1, .left = 1000});
+      });
+      CHECK_MESSAGE(run.rate > 0.95 * best, "draft ", draft_ms, " ms, acceptance ", acceptance);
+    }
+  }
+}
+
+TEST_CASE("under Pearl a useless drafter costs less than a hundredth of the time") {
+  DraftLength lengths(LoopKind::pearl, costs_with(0.2), kMost);
+  const PearlRun run = simulate_pearl(costs_with(0.2), 0.0, 4000, &lengths,
+                                      [&] { return lengths.choose({.unfed = 1, .left = 1000}); });
+  CHECK(run.rate > 0.99);
 }
 
 TEST_CASE("costs that cannot be are refused") {
