@@ -7,7 +7,7 @@
 
 namespace specrt::cuda {
 
-// pick_draft: tok[draft_position] = choice from the segment's last logits; finish_draft_step
+// pick_draft: tok[draft_position] = choice from the segment's logits (draft_row); finish_draft_step
 // logits (n,v) f32, rows padded to lines; scratch as pick_scratch.h says, of which row 0 is used
 // grid 1, block pick_threads(v)
 // moves 4v bytes a pass from L2, as judge; nothing where the step drafts nothing
@@ -22,13 +22,14 @@ __global__ void __launch_bounds__(kPickThreads)
   int32_t token = 0;
   if (drafts(cells, args.index)) {
     const int32_t position = draft_position(cells, args.index);
-    const float* logits = args.logits.row<float>(args.first_row + args.span->rows - 1);
+    const int32_t row = draft_row(cells, *args.span, args.index, args.drafting);
+    const float* logits = args.logits.row<float>(args.first_row + row);
     const float* adjusted = adjust(args.sequence, logits, args.vocab, position,
                                    adjust_scratch(args.scratch, args.vocab, 0));
     token = pick(adjusted, args.vocab, cells, position, shared);
   }
   if (threadIdx.x != 0) return;
-  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, token);
+  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, args.drafting, token);
 }
 
 void pick_draft(cudaStream_t stream, const PickDraftArgs& args) {

@@ -33,7 +33,8 @@ __global__ void begin_catch_up_kernel(const __grid_constant__ BeginCatchUpArgs a
 __global__ void begin_draft_kernel(const __grid_constant__ BeginDraftArgs args) {
   pdl_launch();
   pdl_wait();
-  if (is_first_thread()) begin_draft(*args.sequence.cells, *args.span, args.plan);
+  if (!is_first_thread()) return;
+  begin_draft(*args.sequence.cells, args.sequence.tok, *args.span, args.plan);
 }
 
 __global__ void feed_tail_kernel(const __grid_constant__ FeedTailArgs args) {

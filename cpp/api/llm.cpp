@@ -14,6 +14,7 @@
 #include "decode/logits.h"
 #include "decode/model_drafter.h"
 #include "decode/ngram_drafter.h"
+#include "decode/parallel_drafter.h"
 #include "decode/step_timer.h"
 
 namespace specrt {
@@ -29,10 +30,17 @@ struct Loaded {
   Lane lane;
 };
 
+// A mask token may stand behind the target's vocabulary.
 void check_pair(const Model& target, const Model& drafter) {
-  SPECRT_CHECK(target.vocab() == drafter.vocab(), "the drafter has a vocabulary of ",
-               drafter.vocab(), " tokens, the target one of ", target.vocab(),
-               "; build the bundle with a draft model of the same tokenizer");
+  const bool has_own_token = drafter.mask_token() >= target.vocab();
+  SPECRT_CHECK(target.vocab() + (has_own_token ? 1 : 0) == drafter.vocab(),
+               "the drafter has a vocabulary of ", drafter.vocab(), " tokens, the target one of ",
+               target.vocab(), "; build the bundle with a draft model of the same tokenizer");
+}
+
+std::unique_ptr<Drafter> make_drafter(Lane& lane, int32_t vocab) {
+  if (lane.model().mask_token() < 0) return std::make_unique<ModelDrafter>(lane);
+  return std::make_unique<ParallelDrafter>(lane, vocab);
 }
 
 // An engine names what it is packed for.
@@ -121,7 +129,7 @@ struct LLM::State {
           std::make_unique<Loaded>(Engine::open(options.drafter), *backend, streams.for_drafter(),
                                    &sequence, lane_options(options, options.pace_draft_ms));
       check_pair(target.model, draft->model);
-      model_drafter = std::make_unique<ModelDrafter>(draft->lane);
+      model_drafter = make_drafter(draft->lane, target.model.vocab());
     }
     if (options.prompt_lookup_max > 0) {
       ngram_drafter = std::make_unique<NgramDrafter>(

@@ -140,7 +140,7 @@ void run(const Kernels&, const BeginCatchUpArgs& args, Team&) {
 }
 
 void run(const Kernels&, const BeginDraftArgs& args, Team&) {
-  begin_draft(*args.sequence.cells, *args.span, args.plan);
+  begin_draft(*args.sequence.cells, args.sequence.tok, *args.span, args.plan);
 }
 
 void run(const Kernels&, const FeedTailArgs& args, Team&) {
@@ -182,14 +182,14 @@ void run(const Kernels& kernels, const PickDraftArgs& args, Team& team) {
   Cells& cells = *args.sequence.cells;
   int32_t token = 0;
   if (drafts(cells, args.index)) {
-    const int32_t last = args.span->rows - 1, position = draft_position(cells, args.index);
-    SPECRT_CHECK(last >= 0, "pick_draft: step ", args.index, " drafts but fed no row");
-    const int32_t row = args.first_row + last;
+    const int32_t own = draft_row(cells, *args.span, args.index, args.drafting);
+    SPECRT_CHECK(own >= 0, "pick_draft: step ", args.index, " drafts but fed no row");
+    const int32_t position = draft_position(cells, args.index), row = args.first_row + own;
     token = cells.rule == Rule::exact
                 ? choose(kernels, args.sequence, args.logits, row, position, team, 0)
                 : draw_draft(args, row, position, team);
   }
-  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, token);
+  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, args.drafting, token);
 }
 
 // What walk_rejection reads.

@@ -54,8 +54,16 @@ DraftLength::DraftLength(LoopKind loop, StepCosts costs, int32_t most)
   }
 }
 
+// A draft made at once feeds the tokens of the round before, and masks for all but its last token.
+double DraftLength::draft_ms(int32_t length) const {
+  if (costs_.draft.empty() || length == 0) return 0;
+  if (!costs_.drafts_at_once) return length * step_ms(costs_.draft, 1);
+  const auto fed = static_cast<int32_t>(std::lround(expected_tokens(length)));
+  return step_ms(costs_.draft, fed + length - 1);
+}
+
 double DraftLength::round_ms(int32_t length) const {
-  const double draft = costs_.draft.empty() ? 0 : length * step_ms(costs_.draft, 1);
+  const double draft = draft_ms(length);
   if (loop_ == LoopKind::pearl) {
     return std::max(step_ms(costs_.target, std::max(1, length)), draft);
   }
@@ -63,7 +71,7 @@ double DraftLength::round_ms(int32_t length) const {
 }
 
 int32_t DraftLength::drafted_in_a_step() const {
-  if (costs_.draft.empty()) return most_;
+  if (costs_.draft.empty() || costs_.drafts_at_once) return most_;
   const double ratio = step_ms(costs_.target, 1) / step_ms(costs_.draft, 1);
   return static_cast<int32_t>(std::clamp(std::round(ratio), 1.0, static_cast<double>(most_)));
 }

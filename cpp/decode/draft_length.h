@@ -42,6 +42,7 @@ class DraftLength {
   double lockstep_tokens(int32_t length) const;
   double pearl_tokens(int32_t length) const;
   double round_ms(int32_t length) const;
+  double draft_ms(int32_t length) const;
   int32_t drafted_in_a_step() const;
   double catch_up_ms(int32_t unfed) const;
   int32_t most_worthwhile(const Round& round) const;

@@ -41,6 +41,17 @@ void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {
   enqueue_clock(rows, ClockEdge::end);
 }
 
+void Lane::enqueue_catch_up(int32_t positions) {
+  const int32_t rows = kMaxStepRows / static_cast<int32_t>(sequences_.size());
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    backend().begin_catch_up(stream_, {.sequence = sequences_[s]->cells(),
+                                       .span = span(s),
+                                       .rows = rows,
+                                       .window = model_.context()});
+  }
+  enqueue_step(rows, positions, Head::none);
+}
+
 void Lane::enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head head) {
   backend().feed_prompt(stream_, {.span = span(s), .begin = begin, .count = count});
   StepRows rows;

@@ -38,6 +38,10 @@ class Lane {
   // which rows exist.
   void enqueue_step(int32_t capacity, int32_t positions, Head head);
 
+  // One step over tokens of all sequences that the cache lacks as that of a drafter, all but the
+  // last, at positions below `positions`.
+  void enqueue_catch_up(int32_t positions);
+
   // Prompt tokens [begin, begin + count) of sequence s, count <= kMaxStepRows.
   void enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head head);
 

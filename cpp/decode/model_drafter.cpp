@@ -20,15 +20,7 @@ int32_t ModelDrafter::catch_up_rows() const {
   return kMaxStepRows / static_cast<int32_t>(lane_.size());
 }
 
-void ModelDrafter::enqueue_catch_up(int32_t positions) {
-  for (size_t s = 0; s < lane_.size(); ++s) {
-    backend().begin_catch_up(stream(), {.sequence = lane_.sequence(s).cells(),
-                                        .span = lane_.span(s),
-                                        .rows = catch_up_rows(),
-                                        .window = window()});
-  }
-  lane_.enqueue_step(catch_up_rows(), positions, Head::none);
-}
+void ModelDrafter::enqueue_catch_up(int32_t positions) { lane_.enqueue_catch_up(positions); }
 
 void ModelDrafter::enqueue_draft(const DraftRequest& request) {
   const int32_t rows = slack(request.capacity);

@@ -255,8 +255,9 @@ struct BeginDraftArgs {
 // All of it is a function of the row, P and tok[0 .. P-1]: a drafted token in the tail stands in
 // its place, and is read for a later position only where the walk has found it right.
 
-// Chooses the token of draft step `index` from the last existing row of the segment, with rule
-// `exact`'s noise for the token's own position, and plans the next step.
+// Chooses token `index` of the draft, with rule `exact`'s noise for the token's own position: one
+// by one from the last existing row of the segment, and plans the next step; of a draft made at
+// once, from the token's own row (device/rules.h).
 struct PickDraftArgs {
   SequenceCells sequence;
   StepSpan* span = nullptr;
@@ -264,6 +265,7 @@ struct PickDraftArgs {
   int32_t first_row = 0;
   int32_t vocab = 0;
   int32_t index = 0;
+  Drafting drafting = Drafting::one_by_one;
   Scratch scratch{};
 };
 

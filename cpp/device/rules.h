@@ -20,13 +20,21 @@ enum class DraftOrder : int32_t {
   after_ngram,  // where the n-gram lookup found something, only keep the own KV cache up to date
 };
 
-// What the host fixes for a draft of an autoregressive drafter.
+// How a drafter makes the tokens of a draft.
+enum class Drafting : int32_t {
+  one_by_one,  // a step for each
+  at_once,     // one step, in which a mask stands for each token that is not there yet
+};
+
+// What the host fixes for a draft of a model.
 struct DraftPlan {
   int32_t capacity = 0;       // g or k: tokens asked for, an upper bound
   int32_t bonus_rows = 0;     // 1 in Lockstep, where a bonus row follows the draft; 0 in Pearl
   int32_t window = 0;         // positions that the drafter can feed
   int32_t catch_up_rows = 0;  // F: rows of the first draft step
   DraftOrder order = DraftOrder::first;
+  Drafting drafting = Drafting::one_by_one;
+  int32_t mask_token = 0;  // of drafts made at once
 };
 
 // What the host fixes for an n-gram lookup.
@@ -95,8 +103,21 @@ SPECRT_HD inline void begin_catch_up(Cells& s, StepSpan& span, int32_t rows, int
   s.draft_end = kv + fed;
 }
 
+// Behind the tokens that the drafter must feed stand c - 1 masks, at the positions of the tokens
+// that they stand for; the last token's row and theirs draft (ParallelSpec, arXiv 2410.05589). What
+// the KV cache holds of masks is written over by the next step.
+SPECRT_HD inline void place_masks(Cells& s, Cell<int32_t>* tok, StepSpan& span,
+                                  int32_t mask_token) {
+  const int32_t count = s.snap_count, begin = s.snap_begin;
+  if (count == 0) return;
+  for (int32_t i = 0; i < count - 1; ++i) tok[begin + i] = mask_token;
+  span.rows = span.rows + count - 1;
+  s.draft_end = begin;
+}
+
 // First draft op: decides c, plans the drafter's KV length, and gives the span of the first step.
-SPECRT_HD inline void begin_draft(Cells& s, StepSpan& span, const DraftPlan& plan) {
+SPECRT_HD inline void begin_draft(Cells& s, Cell<int32_t>* tok, StepSpan& span,
+                                  const DraftPlan& plan) {
   if (!running(s)) {
     s.drafted = 0;
     s.snap_count = 0;
@@ -121,6 +142,7 @@ SPECRT_HD inline void begin_draft(Cells& s, StepSpan& span, const DraftPlan& pla
   s.snap_begin = end;
   s.snap_count = count;
   span.rows = fed;
+  if (plan.drafting == Drafting::at_once) place_masks(s, tok, span, plan.mask_token);
 }
 
 // Whether draft step `index` (from 0) proposes a token. Reads the snapshot only, because in an
@@ -131,11 +153,18 @@ SPECRT_HD inline int32_t draft_position(const Cells& s, int32_t index) {
   return s.snap_begin + index;
 }
 
-// Stores the token of draft step `index` and gives the span of the next step, which feeds it.
-// The last drafted token is never fed.
+// Row of the step, from its first, whose logits draft token `index`.
+SPECRT_HD inline int32_t draft_row(const Cells& s, const StepSpan& span, int32_t index,
+                                   Drafting drafting) {
+  return drafting == Drafting::at_once ? span.rows - s.snap_count + index : span.rows - 1;
+}
+
+// Stores token `index` of the draft. One by one, it gives the span of the next step, which feeds
+// it; the last drafted token is never fed.
 SPECRT_HD inline void finish_draft_step(Cells& s, Cell<int32_t>* tok, StepSpan& span, int32_t index,
-                                        int32_t token) {
+                                        Drafting drafting, int32_t token) {
   if (drafts(s, index)) tok[draft_position(s, index)] = token;
+  if (drafting == Drafting::at_once) return;
   span.base = draft_position(s, index);
   span.rows = drafts(s, index + 1) ? 1 : 0;
 }

@@ -53,7 +53,8 @@ struct FileHeader {
   int32_t eos_count;
   int32_t eos[16];
   uint64_t text_bytes;   // of the token table behind meta (vocabulary.h); 0: none
-  uint8_t reserved[80];  // zero
+  int32_t mask_token;    // of a drafter that fills masks, plus one; 0: none
+  uint8_t reserved[76];  // zero
 };
 static_assert(sizeof(FileHeader) == 240);
 

@@ -30,6 +30,8 @@ class Model {
   const Plan& plan() const { return engine_->plan(); }
   Backend& backend() const { return backend_; }
   int32_t vocab() const { return plan().header.vocab; }
+  // Token that stands for one to be drafted; -1: the model drafts one by one.
+  int32_t mask_token() const { return plan().header.mask_token - 1; }
   int32_t context() const { return plan().header.context; }
 
  private:

@@ -84,12 +84,14 @@ void init_options(nb::module_& module) {
       .def(
           "__init__",
           [](StepCosts* self, const std::vector<std::pair<int32_t, double>>& target,
-             const std::vector<std::pair<int32_t, double>>& draft) {
+             const std::vector<std::pair<int32_t, double>>& draft, bool drafts_at_once) {
             new (self) StepCosts;
+            self->drafts_at_once = drafts_at_once;
             for (const auto& [rows, ms] : target) self->target.push_back({rows, ms});
             for (const auto& [rows, ms] : draft) self->draft.push_back({rows, ms});
           },
-          nb::arg("target") = nb::list(), nb::arg("draft") = nb::list());
+          nb::arg("target") = nb::list(), nb::arg("draft") = nb::list(),
+          nb::arg("drafts_at_once") = false);
   nb::enum_<LoopKind>(module, "LoopKind")
       .value("lockstep", LoopKind::lockstep)
       .value("pearl", LoopKind::pearl);

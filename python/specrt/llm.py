@@ -30,8 +30,9 @@ class LLM:
         method: "auto", "autoregressive", "speculative" (the bundle's draft model), "ngram" (what
             followed the same tokens before) or "ngram+speculative" (the draft model where that
             finds nothing); "pearl" drafts with the draft model while the target verifies the draft
-            before, "pearl:ngram" and "pearl:ngram+speculative" do so with those. The output is the
-            same with each.
+            before, "pearl:ngram" and "pearl:ngram+speculative" do so with those. "parallel" and
+            "pearl:parallel" draft with a model that fills masks, all tokens in one step. The output
+            is the same with each.
         num_speculative_tokens: tokens drafted in every round, 1 to 63; None drafts as many as
             should pay, by the bundle's step times and by how the last drafts held, down to none.
         speculative_config: the two arguments above as vLLM spells them, for example
@@ -88,8 +89,8 @@ class LLM:
         self.tokenizer = Tokenizer(self.bundle.path)
         options = _core.LLMOptions()
         options.target = str(self.bundle.target_engine)
-        if choice.uses_draft_model:
-            options.drafter = str(self.bundle.drafters["draft"])
+        if choice.drafter is not None:
+            options.drafter = str(self.bundle.drafters[choice.drafter])
         options.prompt_lookup_min, options.prompt_lookup_max = choice.lookup or (0, 0)
         options.num_speculative_tokens = choice.num_speculative_tokens
         options.trace_steps = trace_steps
@@ -121,9 +122,9 @@ class LLM:
         return self._choice.num_speculative_tokens
 
     @property
-    def uses_draft_model(self) -> bool:
-        """Whether the bundle's draft model drafts."""
-        return self._choice.uses_draft_model
+    def drafter(self) -> str | None:
+        """Name of the bundle's engine that drafts; None: none does."""
+        return self._choice.drafter
 
     def generate(
         self,
@@ -296,15 +297,16 @@ def _step_costs(bundle: Bundle, choice: MethodChoice, pace: Pace | None) -> _cor
     if choice.lengths == "fixed":
         return _core.StepCosts()
     if pace is not None:
-        draft_points = [(1, pace.draft_ms)] if choice.uses_draft_model else []
-        return _core.StepCosts([(1, pace.target_ms)], draft_points)
+        draft_points = [(1, pace.draft_ms)] if choice.drafter is not None else []
+        return _core.StepCosts([(1, pace.target_ms)], draft_points, choice.drafter == "parallel")
     if bundle.curves is None:
         return _core.StepCosts()
     from specrt.eval.step_costs import step_curves
 
     curves = step_curves(bundle.curves, overlapped=choice.overlaps)
-    draft = curves["draft"].points if choice.uses_draft_model and "draft" in curves else ()
-    return _core.StepCosts(list(curves["target"].points), list(draft))
+    draft = curves[choice.drafter].points if choice.drafter in curves else ()
+    at_once = choice.drafter == "parallel"
+    return _core.StepCosts(list(curves["target"].points), list(draft), at_once)
 
 
 def _open(bundle: str | Path) -> Bundle:

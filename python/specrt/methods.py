@@ -14,9 +14,11 @@ METHODS = (
     "speculative",
     "ngram",
     "ngram+speculative",
+    "parallel",
     _PEARL,
     f"{_PEARL}:ngram",
     f"{_PEARL}:ngram+speculative",
+    f"{_PEARL}:parallel",
 )
 
 RULES = ("exact", "rejection", "block")  # how drafted tokens are judged
@@ -32,7 +34,18 @@ _CONFIG_KEYS = ("method", "num_speculative_tokens", "prompt_lookup_max", "prompt
 _MAX_LOOKUP = 16
 _DEFAULT_LOOKUP = (2, 4)
 
-_WITH_DRAFT_MODEL = ("speculative", "ngram+speculative", _PEARL, f"{_PEARL}:ngram+speculative")
+# The engine that drafts, by the part of a method's name that says so.
+_DRAFTER_OF = {
+    "speculative": "draft",
+    "ngram+speculative": "draft",
+    _PEARL: "draft",
+    "parallel": "parallel",
+}
+_OPTION_OF = {
+    "draft": "--draft MODEL",
+    "parallel": "--draft MODEL, a model that fills masks (specrt train parallel)",
+}
+_MISSING = {"draft": "draft model", "parallel": "parallel drafter"}
 
 # Drafting with a lookup takes no time that could be hidden behind a step.
 _NEVER_FASTEST = (f"{_PEARL}:ngram", f"{_PEARL}:ngram+speculative")
@@ -66,14 +79,19 @@ class MethodChoice:
     lengths: Literal["fixed", "adaptive"] = "fixed"
 
     @property
-    def uses_draft_model(self) -> bool:
-        """Whether the bundle's draft model drafts."""
-        return self.method in _WITH_DRAFT_MODEL
+    def drafter(self) -> str | None:
+        """Name of the bundle's engine that drafts; None: none does."""
+        return drafter_of(self.method)
 
     @property
     def overlaps(self) -> bool:
         """Whether the next draft is made while the one before is verified (PEARL)."""
         return overlaps(self.method)
+
+
+def drafter_of(method: str) -> str | None:
+    """Name of the engine that drafts under `method`; None: none does."""
+    return _DRAFTER_OF.get(method.removeprefix(f"{_PEARL}:"))
 
 
 def overlaps(method: str) -> bool:
@@ -110,10 +128,11 @@ def choose_method(
                 'num_speculative_tokens needs a method that drafts, not "autoregressive"'
             )
         return MethodChoice(name)
-    if name in _WITH_DRAFT_MODEL and not bundle.has_draft:
+    drafter = drafter_of(name)
+    if drafter is not None and drafter not in bundle.drafters:
         raise ValueError(
-            f"{bundle.path} has no draft model; build it with: "
-            f"specrt build MODEL --draft MODEL -o {bundle.path}"
+            f"{bundle.path} has no {_MISSING[drafter]}; build it with: "
+            f"specrt build MODEL {_OPTION_OF[drafter]} -o {bundle.path}"
         )
     lookup = request.lookup or _DEFAULT_LOOKUP if "ngram" in name else None
     if tokens is not None:
@@ -128,8 +147,7 @@ def available_methods(bundle: Bundle) -> list[str]:
     return [
         name
         for name in METHODS
-        if name not in ("auto", *_NEVER_FASTEST)
-        and (bundle.has_draft or name not in _WITH_DRAFT_MODEL)
+        if name not in ("auto", *_NEVER_FASTEST) and drafter_of(name) in (None, *bundle.drafters)
     ]
 
 

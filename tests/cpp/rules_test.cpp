@@ -69,7 +69,7 @@ TEST_CASE("begin_draft plans the draft from the cells") {
     desk.cells.draft_kv = c.draft_kv;
     desk.cells.limit = c.limit;
     StepSpan span;
-    begin_draft(desk.cells, span, c.plan);
+    begin_draft(desk.cells, desk.tok, span, c.plan);
     CHECK_EQ(desk.cells.drafted, c.drafted);
     CHECK_EQ(desk.cells.draft_end, c.draft_end);
     CHECK_EQ(desk.cells.snap_begin, 10);
@@ -84,7 +84,8 @@ TEST_CASE("a stopped sequence drafts and feeds nothing") {
   desk.cells.stop = Stop::eos;
   StepSpan span;
   span.rows = 5;
-  begin_draft(desk.cells, span, {.capacity = 4, .bonus_rows = 1, .window = 40, .catch_up_rows = 2});
+  begin_draft(desk.cells, desk.tok, span,
+              {.capacity = 4, .bonus_rows = 1, .window = 40, .catch_up_rows = 2});
   CHECK_EQ(span.rows, 0);
   CHECK_EQ(desk.cells.drafted, 0);
   CHECK(!drafts(desk.cells, 0));
@@ -100,15 +101,17 @@ TEST_CASE("a stopped sequence drafts and feeds nothing") {
 TEST_CASE("draft steps feed each token but the last") {
   Desk desk(10, 1, 0);
   StepSpan span;
-  begin_draft(desk.cells, span, {.capacity = 2, .bonus_rows = 1, .window = 40, .catch_up_rows = 2});
-  finish_draft_step(desk.cells, desk.tok, span, 0, 70);
+  begin_draft(desk.cells, desk.tok, span,
+              {.capacity = 2, .bonus_rows = 1, .window = 40, .catch_up_rows = 2});
+  finish_draft_step(desk.cells, desk.tok, span, 0, Drafting::one_by_one, 70);
   CHECK_EQ(desk.tok[10], 70);
   CHECK_EQ(span.base, 10);
   CHECK_EQ(span.rows, 1);
-  finish_draft_step(desk.cells, desk.tok, span, 1, 71);
+  finish_draft_step(desk.cells, desk.tok, span, 1, Drafting::one_by_one, 71);
   CHECK_EQ(desk.tok[11], 71);
   CHECK_EQ(span.rows, 0);
-  finish_draft_step(desk.cells, desk.tok, span, 2, 72);  // a recorded step behind the draft
+  finish_draft_step(desk.cells, desk.tok, span, 2, Drafting::one_by_one,
+                    72);  // a recorded step behind the draft
   CHECK_EQ(desk.tok[12], 12);
 }
 
@@ -197,6 +200,36 @@ TEST_CASE("the end of the sequence wins over the limit") {
   desk.cells.eos_count = 1;
   desk.cells.eos[0] = 100;
   CHECK(desk.walk(10).stop == Stop::eos);
+}
+
+TEST_CASE("a draft at once feeds what is missing and masks for all but its last token") {
+  Desk desk(6, 1, 0);
+  StepSpan span;
+  desk.cells.draft_kv = 3;  // tokens 3 to 5 are missing
+  desk.cells.limit = 30;
+  const DraftPlan plan{.capacity = 4,
+                       .bonus_rows = 1,
+                       .window = 40,
+                       .catch_up_rows = 5,
+                       .drafting = Drafting::at_once,
+                       .mask_token = 99};
+  begin_draft(desk.cells, desk.tok, span, plan);
+  CHECK_EQ(span.base, 3);
+  CHECK_EQ(span.rows, 3 + 3);
+  for (int32_t i = 0; i < 3; ++i) CHECK_EQ(desk.tok[6 + i], 99);
+  CHECK_EQ(desk.cells.draft_end, 6);  // nothing of the masks stays
+  for (int32_t i = 0; i < 4; ++i) {
+    CHECK_EQ(draft_row(desk.cells, span, i, Drafting::at_once), 2 + i);
+    finish_draft_step(desk.cells, desk.tok, span, i, Drafting::at_once, 70 + i);
+    CHECK_EQ(desk.tok[6 + i], 70 + i);
+    CHECK_EQ(span.rows, 6);
+  }
+  desk.cells.draft_kv = 0;  // more is missing than the step can feed
+  begin_draft(desk.cells, desk.tok, span, plan);
+  CHECK_EQ(span.rows, 5);
+  CHECK_EQ(desk.cells.drafted, 0);
+  CHECK_EQ(desk.cells.draft_end, 5);
+  CHECK_EQ(desk.tok[6], 70);
 }
 
 TEST_CASE("Lockstep lets the draft join the tail and logs it as drafted") {

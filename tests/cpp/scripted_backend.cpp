@@ -300,7 +300,7 @@ void ScriptedBackend::run(const BeginDraftArgs& args) {
     require(end <= peek(s.limit), "E is ", end, " behind the limit ", peek(s.limit));
     check_cache("drafter at the start of a round", args.span, args.sequence.tok, peek(s.draft_kv));
   }
-  specrt::begin_draft(s, *args.span, plan);
+  specrt::begin_draft(s, args.sequence.tok, *args.span, plan);
   require(peek(s.drafted) >= 0 && peek(s.drafted) <= args.plan.capacity, "c is ", peek(s.drafted));
   require(peek(args.span->base) + peek(args.span->rows) <= args.plan.window || !running(s),
           "the drafter is fed behind its window of ", args.plan.window);
@@ -308,17 +308,17 @@ void ScriptedBackend::run(const BeginDraftArgs& args) {
 
 void ScriptedBackend::run(const PickDraftArgs& args) {
   Cells& s = *args.sequence.cells;
-  const int32_t rows = args.span->rows;
+  const int32_t own = draft_row(s, *args.span, args.index, args.drafting);
   int32_t token = 0;
   if (drafts(s, args.index)) {
     const int32_t position = draft_position(s, args.index);
-    require(rows >= 1 && peek(args.span->base) + rows == position, "the token of position ",
-            position, " is drafted by a step that ends at ", peek(args.span->base) + rows);
-    const int32_t row = args.first_row + rows - 1;
+    require(own >= 0 && peek(args.span->base) + own + 1 == position, "the token of position ",
+            position, " is drafted by the row at ", peek(args.span->base) + own);
+    const int32_t row = args.first_row + own;
     token = s.rule == Rule::exact ? pick(s, args.logits, row, position)
                                   : draw_draft(args, row, position);
   }
-  specrt::finish_draft_step(s, args.sequence.tok, *args.span, args.index, token);
+  specrt::finish_draft_step(s, args.sequence.tok, *args.span, args.index, args.drafting, token);
 }
 
 void ScriptedBackend::run(const FeedTailArgs& args) {

@@ -31,20 +31,21 @@ EngineImage table_engine(const TableParams& params, int32_t context) {
   using format::OpKind;
   constexpr int32_t kHeadDim = 2;  // two 4-byte words: token and position, or a 64-bit hash
   EngineImage image;
-  image.header.vocab = params.vocab;
+  const int32_t vocab = params.vocab + params.mask_tokens;
+  image.header.vocab = vocab;
+  image.header.mask_token = params.mask_tokens > 0 ? params.vocab + 1 : 0;
   image.header.context = context;
   const int32_t qkv = image.add_buffer(DType::f32, 3 * kHeadDim);
   const int32_t angles = image.add_buffer(DType::f32, kHeadDim);
   const int32_t q = image.add_buffer(DType::f32, kHeadDim);
   const int32_t hash = image.add_buffer(DType::f32, kHeadDim);
-  const int32_t logits = image.add_buffer(DType::f32, params.vocab);
+  const int32_t logits = image.add_buffer(DType::f32, vocab);
   const int32_t kv = image.add_kv(DType::f32, 1, kHeadDim, 0);
   std::vector<std::byte> words(sizeof(TableParams));
   std::memcpy(words.data(), &params, sizeof(params));
-  const int32_t table =
-      image.add_tensor(DType::f32, Layout::row_major, params.vocab, 3 * kHeadDim, {});
+  const int32_t table = image.add_tensor(DType::f32, Layout::row_major, vocab, 3 * kHeadDim, {});
   const int32_t head =
-      image.add_tensor(DType::f32, Layout::panels16, params.vocab, kHeadDim, std::move(words));
+      image.add_tensor(DType::f32, Layout::panels16, vocab, kHeadDim, std::move(words));
   image.add_op(OpKind::embed, qkv).tensor = table;
   format::OpRecord& rope = image.add_op(OpKind::rope_kv, q);
   rope.in[0] = qkv;

@@ -16,7 +16,7 @@ struct TableParams {
   uint64_t own = 0;    // seed used instead for a share `error` of all contexts
   double error = 0;    // 0: a perfect drafter of the model with the same `truth`; 1: a useless one
   int32_t vocab = 5;   // at most 16
-  int32_t reserved = 0;
+  int32_t mask_tokens = 0;  // 1: the token behind the vocabulary is a mask
 };
 
 uint64_t mix(uint64_t value);

@@ -41,11 +41,16 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
     TableParams of_drafter = params();
     of_drafter.own = mix(chosen.model_seed + 99);
     of_drafter.error = chosen.error;
+    of_drafter.mask_tokens = chosen.drafting == Drafting::at_once ? 1 : 0;
     draft_model = std::make_unique<Model>(
         open_engine(table_engine(of_drafter, chosen.window).bytes()), backend);
     draft = std::make_unique<Lane>(*draft_model, draft_stream ? *draft_stream : *target_stream,
                                    sequence_pointers(), clocked(chosen.draft_ms));
-    drafter = std::make_unique<ModelDrafter>(*draft);
+    if (chosen.drafting == Drafting::at_once) {
+      drafter = std::make_unique<ParallelDrafter>(*draft, chosen.vocab);
+    } else {
+      drafter = std::make_unique<ModelDrafter>(*draft);
+    }
   }
   if (chosen.ngram > 0) {
     after_ngram = std::move(drafter);

@@ -9,6 +9,7 @@
 #include "decode/generator.h"
 #include "decode/model_drafter.h"
 #include "decode/ngram_drafter.h"
+#include "decode/parallel_drafter.h"
 #include "scripted_backend.h"
 #include "table_model.h"
 
@@ -45,6 +46,7 @@ struct RigOptions {
   StreamUse streams = StreamUse::separate;
   int32_t sequences = 1;
   Fault fault = Fault::none;
+  Drafting drafting = Drafting::one_by_one;
   Rule rule = Rule::exact;
   double target_ms = 0;  // of a step on the scripted clock; 0: no clock
   double draft_ms = 0;

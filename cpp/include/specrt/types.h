@@ -61,6 +61,7 @@ struct StepTime {
 struct StepCosts {
   std::vector<StepTime> target;
   std::vector<StepTime> draft;
+  bool drafts_at_once = false;  // one step of the drafter makes the whole draft
 };
 
 enum class FinishReason {

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,11 @@ from specrt.build.tokenizer import (
 
 DTYPES = tuple(dtype.value for dtype in DType)
 TARGET_FILE = "target.engine"
+DRAFTER_FOLDER = "drafters"
+# A drafter that fills masks drafts all tokens at once; any other model one by one.
 DRAFT_NAME = "draft"
-DRAFT_FILE = f"drafters/{DRAFT_NAME}.engine"
+PARALLEL_NAME = "parallel"
+_METHODS = {DRAFT_NAME: "speculative", PARALLEL_NAME: "parallel"}
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,11 @@ class _Options:
         if self.max_context is not None and self.max_context < MIN_CONTEXT:
             raise BuildError(f"max_context {self.max_context} is below {MIN_CONTEXT} positions")
 
-    def command(self, model: str, draft: str | None, out: str) -> str:
+    def command(self, model: str, drafters: Sequence[str], out: str) -> str:
         """Return the command line that builds the same bundle."""
         words = ["specrt", "build", model]
-        words += ["--draft", draft] if draft else []
+        for drafter in drafters:
+            words += ["--draft", drafter]
         words += ["--backend", self.backend]
         words += ["--dtype", self.dtype] if self.dtype else []
         words += ["--max-context", str(self.max_context)] if self.max_context else []
@@ -92,6 +96,16 @@ class _Model:
         }
 
     @property
+    def drafter_name(self) -> str:
+        """Its name among the drafters of a bundle, if it is one."""
+        return DRAFT_NAME if self.config.mask_token is None else PARALLEL_NAME
+
+    @property
+    def drafter_file(self) -> str:
+        """Its engine in the bundle, if it is a drafter."""
+        return f"{DRAFTER_FOLDER}/{self.drafter_name}.engine"
+
+    @property
     def engine_bytes(self) -> int:
         """Size of the engine file."""
         return file_size(self.lowered.plan, self.meta)
@@ -119,8 +133,9 @@ def _read_model(source: Source, options: _Options) -> _Model:
 
 
 def _check_draft(target: _Model, draft: _Model) -> None:
-    """Raise BuildError unless the draft speaks the target's tokens."""
-    if draft.config.vocab != target.config.vocab:
+    """Raise BuildError unless the draft speaks the target's tokens; a mask may come behind them."""
+    own_mask = draft.config.mask_token == target.config.vocab
+    if draft.config.vocab != target.config.vocab + own_mask:
         raise BuildError(
             f"the draft {draft.source.model!r} has {draft.config.vocab} tokens and the target "
             f"{target.config.vocab}; use a draft trained with the target's tokenizer"
@@ -162,10 +177,18 @@ def _write_bundle(
     disable = None if progress else True  # None: off unless stderr is a terminal
     bar = tqdm(total=size, desc="build", unit="B", unit_scale=True, disable=disable, leave=False)
     with bar:
-        (folder / DRAFT_FILE).parent.mkdir()
+        (folder / DRAFTER_FOLDER).mkdir()
         copy_tokenizer(target.source.folder, folder)
         target_entry = _write_model(folder / TARGET_FILE, target, bar.update)
-        draft_entries = [_write_model(folder / DRAFT_FILE, each, bar.update) for each in drafts]
+        draft_entries = [
+            {
+                "name": each.drafter_name,
+                "method": _METHODS[each.drafter_name],
+                "file": each.drafter_file,
+                **_write_model(folder / each.drafter_file, each, bar.update),
+            }
+            for each in drafts
+        ]
         plan = target.lowered.plan
         manifest = {
             "format": FORMAT,
@@ -176,14 +199,28 @@ def _write_bundle(
             "vocab": plan.vocab,
             "context": plan.context,
             "target": {"file": TARGET_FILE, **target_entry},
-            "drafters": [
-                {"name": DRAFT_NAME, "method": "speculative", "file": DRAFT_FILE, **entry}
-                for entry in draft_entries
-            ],
+            "drafters": draft_entries,
             "curves": None,
             "command": command,
         }
         write_manifest(folder, manifest)
+
+
+def _read_drafters(
+    target: _Model, models: Sequence[str | os.PathLike[str]], options: _Options, *, progress: bool
+) -> list[_Model]:
+    """Plan drafters, one of each kind. Raises BuildError."""
+    drafts: dict[str, _Model] = {}
+    for model in models:
+        draft = _read_model(find_model(model, progress=progress), options)
+        _check_draft(target, draft)
+        other = drafts.setdefault(draft.drafter_name, draft)
+        if other is not draft:
+            raise BuildError(
+                f"the drafts {other.source.model!r} and {draft.source.model!r} are of one kind; a "
+                "bundle has one model that drafts token by token and one that fills masks"
+            )
+    return list(drafts.values())
 
 
 def _tune(folder: Path, *, progress: bool) -> None:
@@ -202,7 +239,7 @@ def _tune(folder: Path, *, progress: bool) -> None:
 def build(
     model: str | os.PathLike[str],
     *,
-    draft: str | os.PathLike[str] | None = None,
+    draft: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     out: str | os.PathLike[str],
     backend: str = "cpu",
     dtype: str | None = None,
@@ -210,12 +247,13 @@ def build(
     max_context: int | None = None,
     tune: bool = True,
 ) -> Path:
-    """Compile a model, and a draft model if given, into a bundle at `out`; return its path.
+    """Compile a model, and draft models if given, into a bundle at `out`; return its path.
 
-    `model` and `draft` are local Hugging Face folders (safetensors) or hub ids. `backend` is "cpu"
-    or "cuda", which takes bf16 alone. `dtype` is "bf16" or "f32"; None means bf16 unless the
-    checkpoint is f32. `max_context` limits the positions
-    of a sequence below what the model allows. `tune` measures step times on this machine, which
+    `model` and `draft` are local Hugging Face folders (safetensors) or hub ids; of drafts there may
+    be one that drafts token by token and one that fills masks (its config has `pard_token`).
+    `backend` is "cpu" or "cuda", which takes bf16 alone. `dtype` is "bf16" or "f32"; None means
+    bf16 unless the checkpoint is f32. `max_context` limits the positions of a sequence below what
+    the model allows. `tune` measures step times on this machine, which
     draft lengths are chosen from; `specrt tune` measures again. An existing bundle at `out` is
     replaced in one step when the new one is complete; if anything fails it stays as it is. Raises
     BuildError, a ValueError, that says what is wrong and what to do.
@@ -230,12 +268,9 @@ def build(
             f"{target.source.folder} has no {TOKENIZER}; save it there with "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
-    drafts = []
-    if draft is not None:
-        drafts.append(_read_model(find_model(draft, progress=progress), options))
-        _check_draft(target, drafts[0])
-    names = (os.fspath(model), None if draft is None else os.fspath(draft), os.fspath(out))
-    command = options.command(*names)
+    named = () if draft is None else (draft,) if isinstance(draft, str | os.PathLike) else draft
+    drafts = _read_drafters(target, named, options, progress=progress)
+    command = options.command(os.fspath(model), [os.fspath(each) for each in named], os.fspath(out))
     with staged(place, sum(each.engine_bytes for each in (target, *drafts))) as folder:
         _write_bundle(folder, target, drafts, command, progress=progress)
         if tune:

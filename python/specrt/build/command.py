@@ -25,7 +25,12 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL", help="Hugging Face folder with safetensors, or hub id"
     )
     parser.add_argument(
-        "--draft", metavar="MODEL", help="small model with the same tokenizer that drafts"
+        "--draft",
+        metavar="MODEL",
+        action="append",
+        default=[],
+        help="small model with the same tokenizer that drafts; again for one that fills masks "
+        "(method parallel)",
     )
     parser.add_argument(
         "--backend", choices=BACKENDS, default="cpu", help="what runs it (default: %(default)s)"

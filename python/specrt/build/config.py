@@ -47,4 +47,5 @@ class ModelConfig:
     tied: bool  # the output matrix is the embedding
     rope: Rope
     eos: tuple[int, ...]
+    mask_token: int | None = None  # stands for a token to be drafted, in a drafter that fills masks
     windows: tuple[int, ...] = ()  # positions that a row of each layer sees, 0: all; (): no windows

@@ -36,7 +36,7 @@ MAX_META = 64 << 20
 MAX_TEXT = 256 << 20
 MAX_COUNTS = (65536, 4096, 1024, 65536)  # tensors, buffers, caches, ops
 
-_HEADER = struct.Struct("<8sIIQQQIIIii4Iiii16iQ80x")
+_HEADER = struct.Struct("<8sIIQQQIIIii4Iiii16iQi76x")
 _HEADER_CRC_AT = 12
 _TENSOR = struct.Struct("<QQIIiiiI")
 _BUFFER = struct.Struct("<QIi")
@@ -108,6 +108,7 @@ class Plan:
     logits_buffer: int
     head_begin: int
     token_table: bytes = b""  # see token_text.py
+    mask_token: int | None = None  # of a drafter that fills masks
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ def _header(plan: Plan, meta: bytes) -> bytes:
             *(MAGIC, FORMAT_VERSION, 0, end, begin, len(meta)),
             *(backend, LAYOUT_VERSIONS[plan.backend], dtype, plan.vocab, plan.context, *counts),
             *(plan.logits_buffer, plan.head_begin, len(plan.eos), *eos, len(plan.token_table)),
+            0 if plan.mask_token is None else plan.mask_token + 1,
         )
     )
     for t, offset in zip(plan.tensors, offsets, strict=True):
@@ -233,7 +235,8 @@ def _parse(path: Path, data: bytes, fields: tuple[Any, ...]) -> EngineHeader:
     """Make an EngineHeader of checked header bytes. Raises IndexError for unknown codes."""
     _, _, _, file_bytes, weights_begin, meta_bytes, backend, _, dtype = fields[:9]
     vocab, context, *rest = fields[9:]
-    counts, (logits, head_begin, eos_count, *eos) = tuple(rest[:4]), rest[4:-1]
+    counts, (logits, head_begin, eos_count, *eos) = tuple(rest[:4]), rest[4:-2]
+    text_bytes, mask_token = rest[-2:]
     begin = _tables_bytes(counts)
     text_begin = begin + fields[5]
     tensors, buffers, caches, ops = _unpack_tables(data, counts)
@@ -249,7 +252,8 @@ def _parse(path: Path, data: bytes, fields: tuple[Any, ...]) -> EngineHeader:
         ops=tuple(OpRecord(OP_KINDS[o[0]], o[1:3], o[3], o[4], o[5], o[6:10], o[10:]) for o in ops),
         logits_buffer=logits,
         head_begin=head_begin,
-        token_table=data[text_begin : text_begin + rest[-1]],
+        token_table=data[text_begin : text_begin + text_bytes],
+        mask_token=mask_token - 1 if mask_token else None,
     )
     meta = parse_json(data[begin : begin + meta_bytes], f"{path}: meta")
     return EngineHeader(plan, meta, tuple(t[0] for t in tensors), weights_begin, file_bytes)
@@ -272,7 +276,7 @@ def read_header(path: Path) -> EngineHeader:
             if fields[6] < len(BACKENDS) and fields[7] != LAYOUT_VERSIONS[BACKENDS[fields[6]]]:
                 raise BuildError(f"{path} has layout version {fields[7]}; build the bundle again")
             limit = WEIGHTS_ALIGNMENT + MAX_META + MAX_TEXT + _tables_bytes(MAX_COUNTS)
-            tables = _tables_bytes(fields[11:15]) + meta_bytes + fields[-1]
+            tables = _tables_bytes(fields[11:15]) + meta_bytes + fields[-2]
             if file_bytes != size or begin > min(size, limit) or tables > begin:
                 raise BuildError(f"{path} is cut short or damaged; build the bundle again")
             data = bytearray(head + file.read(begin - _HEADER.size))

@@ -58,6 +58,7 @@ _HONOURED = frozenset(
         "rope_parameters",
         "original_max_position_embeddings",
         "layer_types",
+        "pard_token",
     }
 )
 
@@ -129,6 +130,7 @@ _HARMLESS = frozenset(
         "output_attentions",
         "output_hidden_states",
         "output_scores",
+        "parallel_depths",
         "pad_token_id",
         "prefix",
         "problem_type",
@@ -138,6 +140,7 @@ _HARMLESS = frozenset(
         "return_dict",
         "return_dict_in_generate",
         "sep_token_id",
+        "spd_type",
         "task_specific_params",
         "temperature",
         "tf_legacy_loss",
@@ -319,6 +322,16 @@ def _read_eos(folder: Path, raw: Mapping[str, Any], vocab: int) -> tuple[int, ..
     return unique
 
 
+def _read_mask_token(path: Path, raw: Mapping[str, Any], vocab: int) -> int | None:
+    """The mask of a drafter that fills masks, under PARD's key."""
+    token = raw.get("pard_token")
+    if token is None:
+        return None
+    if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab:
+        raise BuildError(f"{path}: pard_token {token!r} is not a token below {vocab}")
+    return token
+
+
 def _check_architecture(path: Path, raw: Mapping[str, Any]) -> str:
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
@@ -376,5 +389,6 @@ def read_config(folder: Path, max_context: int | None) -> ModelConfig:
         tied=fields.flag("tie_word_embeddings", default=False),
         rope=_read_rope(path, raw, trained),
         eos=_read_eos(folder, raw, vocab),
+        mask_token=_read_mask_token(path, raw, vocab),
         windows=_read_windows(path, raw, kind, layers),
     )

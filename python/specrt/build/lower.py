@@ -76,6 +76,7 @@ def lower(
         ops=tuple(_op_record(op, tensors, buffers) for op in graph.ops),
         logits_buffer=buffers[graph.ops[-1].out.name],
         token_table=token_table,
+        mask_token=config.mask_token,
         head_begin=next(i for i, op in enumerate(graph.ops) if op.section is Section.HEAD),
     )
     return Lowered(plan, tuple(tensors), tuple(names))

@@ -6,7 +6,7 @@ between the prompts: what a method should take follows from them (report.py).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -73,7 +73,7 @@ class MethodRun:
 
     method: str
     num_speculative_tokens: int
-    bytes_per_round: int  # weights read on average: the target's once, the draft's for every token
+    bytes_per_round: int  # weights read on average: the target's once, the draft's in each step
     samples: tuple[Sample, ...]
 
 
@@ -127,30 +127,33 @@ class _Runner:
 
     def rounds_ms(self, rounds: Sequence[Round], positions: int) -> float:
         """What the steps of `rounds` take when timed one by one behind `positions` tokens."""
-        if overlaps(self.llm.method):
-            return self._overlapped_ms(rounds, positions)
+        overlapped = overlaps(self.llm.method)
         total = 0.0
-        for drafted, times in Counter(r.drafted for r in rounds).items():
-            total += times * self._step_ms(EngineRole.target, drafted + 1, positions)
-        drafted = sum(r.drafted for r in rounds)
-        if self.llm.uses_draft_model and drafted > 0:
-            total += drafted * self._step_ms(EngineRole.drafter, 1, positions)
+        for (target_rows, draft_rows, drafts), times in Counter(self._steps(rounds)).items():
+            target = self._step_ms(EngineRole.target, target_rows, positions)
+            drafting = 0.0
+            if drafts:
+                drafting = drafts * self._step_ms(EngineRole.drafter, draft_rows, positions)
+            total += times * (max(target, drafting) if overlapped else target + drafting)
         return total
 
-    def _overlapped_ms(self, rounds: Sequence[Round], positions: int) -> float:
-        """The longer of both sides in every round; a draft that held is fed in the next one."""
-        drafts = self.llm.uses_draft_model
-        draft_ms = self._step_ms(EngineRole.drafter, 1, positions) if drafts else 0.0
-        times: Counter[tuple[int, int]] = Counter()
-        rows = 1
+    def _steps(self, rounds: Sequence[Round]) -> Iterator[tuple[int, int, int]]:
+        """Rows of the target's step, rows of a draft step, and draft steps, of every round.
+
+        Overlapped, the target feeds the draft of the round before, if that held. A draft made at
+        once feeds what the round before committed, and masks.
+        """
+        fed = tail = 1
         for each in rounds:
-            times[rows, each.drafted] += 1
-            held = each.accepted == each.committed and each.drafted > 0
-            rows = each.drafted if held else 1
-        return sum(
-            count * max(self._step_ms(EngineRole.target, rows, positions), drafted * draft_ms)
-            for (rows, drafted), count in times.items()
-        )
+            rows = tail if overlaps(self.llm.method) else each.drafted + 1
+            if self.llm.drafter is None or each.drafted == 0:
+                yield rows, 0, 0
+            elif self.llm.drafter == "parallel":
+                yield rows, fed + each.drafted - 1, 1
+            else:
+                yield rows, 1, each.drafted
+            fed = each.committed
+            tail = each.drafted if each.accepted == each.committed and each.drafted else 1
 
     def _step_ms(self, role: EngineRole, rows: int, positions: int) -> float:
         """The mean, not the median: decoding times, which it is compared with, are sums too."""
@@ -162,10 +165,10 @@ class _Runner:
         bundle = self.llm.bundle
         total = int(inspect_engine(str(bundle.target_engine))["step_weight_bytes"])
         rounds = [r for sample in samples for r in sample.rounds]
-        if self.llm.uses_draft_model and rounds:
-            draft = inspect_engine(str(bundle.drafters["draft"]))
-            drafted = sum(r.drafted for r in rounds) / len(rounds)
-            total += round(drafted * int(draft["step_weight_bytes"]))
+        if self.llm.drafter is not None and rounds:
+            draft = inspect_engine(str(bundle.drafters[self.llm.drafter]))
+            steps = sum(steps for _, _, steps in self._steps(rounds)) / len(rounds)
+            total += round(steps * int(draft["step_weight_bytes"]))
         return total
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,7 +27,8 @@ _FEWEST_PASSES = 3
 _BUDGET_SECONDS = 20.0
 _REPEATS = 4  # steps timed in a row; the first warms the caches and is dropped
 
-ROLES: Mapping[str, EngineRole] = {"target": EngineRole.target, "draft": EngineRole.drafter}
+# How the engine of each drafter is loaded, drafting in turns and overlapped.
+_METHODS = {"draft": ("speculative", "pearl"), "parallel": ("parallel", "pearl:parallel")}
 
 
 def measure(llm: LLM, *, progress: bool = False) -> Curves:
@@ -39,7 +39,9 @@ def measure(llm: LLM, *, progress: bool = False) -> Curves:
     compared by. For the same reason a step counts no more than one of more rows, whose place it
     could take. Stops early, after at least three passes, when steps are long.
     """
-    roles = [role for role in ROLES if role == "target" or llm.num_speculative_tokens > 0]
+    roles = {"target": EngineRole.target}
+    if llm.drafter is not None:
+        roles[llm.drafter] = EngineRole.drafter
     most = min(ROWS[-1], llm.core.context)
     cached = max(0, min(CACHED, llm.core.context - most))
     jobs = [(role, rows) for role in roles for rows in ROWS if rows <= most]
@@ -52,7 +54,7 @@ def measure(llm: LLM, *, progress: bool = False) -> Curves:
             if number >= _FEWEST_PASSES and time.monotonic() - begin > _BUDGET_SECONDS:
                 break
             for role, rows in jobs:
-                steps = llm.core.time_steps(ROLES[role], rows, cached, _REPEATS)
+                steps = llm.core.time_steps(roles[role], rows, cached, _REPEATS)
                 times[role, rows] += steps[1:]
                 bar.update()
     step_ms: dict[str, dict[str, float]] = {}
@@ -63,6 +65,27 @@ def measure(llm: LLM, *, progress: bool = False) -> Curves:
         }
     place = place_of(llm.core.backend, llm.threads)
     return Curves(place.machine, place.threads, place.isa, step_ms)
+
+
+def _measure_engines(bundle: Bundle, threads: int | None, *, progress: bool) -> Curves:
+    """Step times of the target and of every drafter, in turns and overlapped."""
+    drafters = [name for name in _METHODS if name in bundle.drafters]
+    if not drafters:
+        return measure(LLM(bundle, "autoregressive", threads=threads), progress=progress)
+    in_turns, overlapped = (
+        [
+            measure(LLM(bundle, _METHODS[name][which], 1, threads=threads), progress=progress)
+            for name in drafters
+        ]
+        for which in (0, 1)
+    )
+    return replace(
+        in_turns[0],
+        step_ms={name: ms for each in reversed(in_turns) for name, ms in each.step_ms.items()},
+        overlapped_step_ms={
+            name: ms for each in reversed(overlapped) for name, ms in each.step_ms.items()
+        },
+    )
 
 
 def tune(bundle_path: str | Path, threads: int | None = None, *, progress: bool = False) -> Curves:
@@ -78,12 +101,7 @@ def tune(bundle_path: str | Path, threads: int | None = None, *, progress: bool 
         OSError: the manifest cannot be written.
     """
     bundle = open_bundle(bundle_path)
-    if bundle.has_draft:
-        curves = measure(LLM(bundle, "speculative", 1, threads=threads), progress=progress)
-        overlapped = measure(LLM(bundle, "pearl", 1, threads=threads), progress=progress)
-        curves = replace(curves, overlapped_step_ms=overlapped.step_ms)
-    else:
-        curves = measure(LLM(bundle, "autoregressive", threads=threads), progress=progress)
+    curves = _measure_engines(bundle, threads, progress=progress)
     measured = Bundle(bundle.path, {**bundle.manifest, "curves": asdict(curves)})
     rates = measure_methods(measured, threads, progress=progress)
     curves = replace(curves, tokens_per_second=rates)

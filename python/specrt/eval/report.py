@@ -46,8 +46,8 @@ class BenchRow:
         tpot_ms: time per output token after the first, median over prompts.
         ms_per_round: decoding time / rounds.
         identical_to_autoregressive: whether every output, of every repeat, has the same tokens.
-        bytes_per_step: weights that a round reads: the target's once, the draft's for every
-            drafted token. KV cache and activations are not counted.
+        bytes_per_step: weights that a round reads: the target's once, the draft's in each of its
+            steps. KV cache and activations are not counted.
         memory_bandwidth_share: bytes_per_step / ms_per_round over the bandwidth that reading
             memory reached in this run; may exceed 1 where the weights stay in a cache.
         weights_fit_in_cache: whether bytes_per_step is less than the last-level cache.

@@ -58,7 +58,7 @@ def step_curve(step_ms: object) -> StepCurve:
 
 
 def step_curves(curves: Mapping[str, Any], *, overlapped: bool = False) -> dict[str, StepCurve]:
-    """Curves by role, "target" and perhaps "draft", of a manifest. Raises Error if damaged.
+    """Curves by role, "target" and those of drafters, of a manifest. Raises Error if damaged.
 
     Args:
         curves: what the manifest keeps.
@@ -68,7 +68,9 @@ def step_curves(curves: Mapping[str, Any], *, overlapped: bool = False) -> dict[
     step_ms = curves.get("overlapped_step_ms" if overlapped else "step_ms") or curves.get("step_ms")
     roles: Mapping[str, Any] = step_ms if isinstance(step_ms, Mapping) else {}
     found = {"target": step_curve(roles.get("target"))}
-    return found | {"draft": step_curve(roles["draft"])} if "draft" in roles else found
+    return found | {
+        name: step_curve(roles[name]) for name in ("draft", "parallel") if name in roles
+    }
 
 
 def step_costs(curves: Mapping[str, Any]) -> StepCosts | None:

@@ -1,0 +1,62 @@
+#include "decode/parallel_drafter.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace specrt {
+namespace {
+
+// Tokens that the step can feed before its masks, at least. Rows that do not exist cost nothing.
+constexpr int32_t kFewestFed = 8;
+
+}  // namespace
+
+// A round commits up to capacity + 1 tokens, all of which are fed as what they are, because the
+// masks that stood for them leave nothing behind.
+int32_t ParallelDrafter::slack(int32_t capacity) const {
+  const int32_t room = catch_up_rows() - (capacity - 1);
+  const int32_t fed = std::min(std::max(kFewestFed, capacity + 2), room);
+  SPECRT_CHECK(fed >= capacity + 1, "a step of ", catch_up_rows(), " rows cannot draft ", capacity,
+               " tokens at once; at most ", catch_up_rows() / 2, " are possible");
+  return fed;
+}
+
+int32_t ParallelDrafter::catch_up_rows() const {
+  return kMaxStepRows / static_cast<int32_t>(lane_.size());
+}
+
+void ParallelDrafter::enqueue_catch_up(int32_t positions) { lane_.enqueue_catch_up(positions); }
+
+void ParallelDrafter::enqueue_draft(const DraftRequest& request) {
+  const int32_t fed = slack(request.capacity);
+  for (size_t s = 0; s < lane_.size(); ++s) {
+    backend().begin_draft(stream(), {.sequence = lane_.sequence(s).cells(),
+                                     .span = lane_.span(s),
+                                     .plan = {.capacity = request.capacity,
+                                              .bonus_rows = request.bonus_rows,
+                                              .window = window(),
+                                              .catch_up_rows = fed,
+                                              .order = request.order,
+                                              .drafting = Drafting::at_once,
+                                              .mask_token = lane_.model().mask_token()}});
+  }
+  const int32_t rows = fed + request.capacity - 1;
+  lane_.enqueue_step(rows, request.positions, Head::all);
+  RowsView logits = lane_.model().logits();
+  logits.cols = vocab_;
+  for (size_t s = 0; s < lane_.size(); ++s) {
+    for (int32_t index = 0; index < request.capacity; ++index) {
+      backend().pick_draft(stream(), {.sequence = lane_.sequence(s).cells(),
+                                      .span = lane_.span(s),
+                                      .logits = logits,
+                                      .first_row = static_cast<int32_t>(s) * rows,
+                                      .vocab = vocab_,
+                                      .index = index,
+                                      .drafting = Drafting::at_once,
+                                      .scratch = lane_.model().pick_scratch()});
+    }
+  }
+}
+
+}  // namespace specrt
