@@ -1,4 +1,5 @@
 // The choice of one token from one row of logits by one block: filters, keyed Gumbel noise, argmax.
+// Without filters the head has left the best of every 16 tokens, and the logits are not read again.
 // The CPU backend's choice (cpu/pick.h): each filter keeps the best tokens down to some key, which
 // is found digit by digit from sums over the row. Masses are integers (see Masses), so no result
 // depends on threads. The CPU sums doubles in sorted order: where its sum and top_p * total differ
@@ -25,7 +26,7 @@ inline unsigned pick_threads(int32_t vocab) {
 }
 
 // Throws unless the vocabulary and its scratch are such that `op` can choose.
-inline void check_pick(const char* op, const Scratch& scratch, int32_t vocab) {
+inline void check_pick(const char* op, const PickScratch& scratch, int32_t vocab) {
   SPECRT_CHECK(vocab < kMaxVocab, op, ": a vocabulary of ", vocab, "; it must be below ",
                kMaxVocab);
   SPECRT_CHECK(scratch.bytes >= pick_scratch(vocab), op, ": a scratch of ", scratch.bytes,
@@ -130,12 +131,17 @@ struct Kept {
   }
 };
 
+__device__ __forceinline__ bool filters(const SamplingCells& sampling, int32_t vocab) {
+  const int32_t top_k = sampling.top_k;
+  return (top_k > 0 && top_k < vocab) || sampling.top_p < 1.0f || sampling.min_p > 0.0f;
+}
+
 __device__ __forceinline__ Kept apply_filters(const Values& values, const SamplingCells& sampling,
                                               PickShared& shared) {
   const int32_t top_k = sampling.top_k;
   const float top_p = sampling.top_p, min_p = sampling.min_p;
   Kept kept;
-  if ((top_k <= 0 || top_k >= values.vocab) && !(top_p < 1.0f) && !(min_p > 0.0f)) return kept;
+  if (!filters(sampling, values.vocab)) return kept;
   const Word highest = block_max(best_below(values, kNoBound), shared.block);
   kept.largest = value_of(highest);
   if (top_k > 0 && top_k < values.vocab) {
@@ -171,10 +177,23 @@ __device__ __forceinline__ Word noisy_best(const Values& values, const Kept& kep
   return best;
 }
 
-// The token at `position` from a row of `vocab` logits, in every thread.
-__device__ __forceinline__ int32_t pick(const float* logits, int32_t vocab, const Cells& cells,
-                                        int32_t position, PickShared& shared) {
+// The best key among those of a head for one row.
+__device__ __forceinline__ Word best_of_head(const Word* keys, int32_t count) {
+  Word best = 0;
+  for (int32_t i = threadIdx.x; i < count; i += blockDim.x) {
+    best = keys[i] > best ? keys[i] : best;
+  }
+  return best;
+}
+
+// The token at `position` from a row of `vocab` logits, in every thread. `keys` are what the head
+// left for these logits, or null.
+__device__ __forceinline__ int32_t pick(const float* logits, const Word* keys, int32_t vocab,
+                                        const Cells& cells, int32_t position, PickShared& shared) {
   const float temperature = cells.sampling.temperature;
+  if (keys != nullptr && (temperature == 0.0f || !filters(cells.sampling, vocab))) {
+    return id_of(block_max(best_of_head(keys, (vocab + 15) / 16), shared.block));
+  }
   if (temperature == 0.0f) {
     return id_of(block_max(best_below({logits, vocab, 1.0f}, kNoBound), shared.block));
   }

@@ -36,6 +36,12 @@ struct Values {
   float temperature;
 };
 
+// A logit at a temperature.
+__device__ __forceinline__ float heated(float logit, float temperature) {
+  const float x = logit / temperature;
+  return x == x ? x : -std::numeric_limits<float>::infinity();
+}
+
 // visit(quad, value) for this thread's share of the row: tokens 4 quad .. 4 quad + 3, of which
 // those below `vocab` exist.
 template <typename Visit>
@@ -45,10 +51,7 @@ __device__ __forceinline__ void each_quad(const Values& values, Visit&& visit) {
     const uint4 words = ld_cg16(values.logits + 4 * quad);
     float value[4] = {__uint_as_float(words.x), __uint_as_float(words.y), __uint_as_float(words.z),
                       __uint_as_float(words.w)};
-    for (float& x : value) {
-      x = x / values.temperature;
-      x = x == x ? x : -std::numeric_limits<float>::infinity();
-    }
+    for (float& x : value) x = heated(x, values.temperature);
     visit(quad, value);
   }
 }

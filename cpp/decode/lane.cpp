@@ -15,7 +15,8 @@ Lane::Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences)
 }
 
 Segment Lane::segment(size_t s) const {
-  return {.span = span(s), .tok = sequences_[s]->cells().tok, .kv = caches_[s].data()};
+  const SequenceCells& sequence = sequences_[s]->cells();
+  return {.span = span(s), .tok = sequence.tok, .kv = caches_[s].data(), .cells = sequence.cells};
 }
 
 void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {

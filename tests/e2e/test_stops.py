@@ -35,6 +35,8 @@ def test_every_substring_stops_where_it_first_appears(llm: LLM) -> None:
     for begin in range(0, len(free.text) - 12, by_backend(cpu=5, cuda=41)):
         for length in (1, 2, 5, 12):
             stop = free.text[begin : begin + length]
+            if "\N{REPLACEMENT CHARACTER}" in stop:
+                continue  # it stands for bytes that are no text, which no stop can match
             out = run(llm, stop=stop)
             cut = free.text.index(stop)
             assert out.text == free.text[:cut]
