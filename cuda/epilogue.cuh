@@ -107,38 +107,53 @@ __device__ __forceinline__ void put_head(const LinearArgs& args, int32_t row, in
   out[d + half] = to_bf16(b);
 }
 
-// The key of a token among those of its panel (HeadKeys).
-__device__ __forceinline__ Word token_key(const Cells& cells, int32_t position, int32_t id,
-                                          float logit) {
+// The keys of the best tokens among some of a panel (HeadKeys).
+struct BestKeys {
+  Word chosen = 0;
+  Word largest = 0;
+
+  __device__ __forceinline__ void take(const BestKeys& other) {
+    chosen = other.chosen > chosen ? other.chosen : chosen;
+    largest = other.largest > largest ? other.largest : largest;
+  }
+};
+
+__device__ __forceinline__ BestKeys token_keys(const Cells& cells, int32_t position, int32_t id,
+                                               float logit) {
   const float temperature = cells.sampling.temperature;
-  if (temperature == 0.0f) return key_of(heated(logit, 1.0f), id);
+  const float value = heated(logit, temperature == 0.0f ? 1.0f : temperature);
+  const Word largest = key_of(value, id);
+  if (temperature == 0.0f) return {largest, largest};
   // token_gumbel of the token, whose word is chosen without an index into registers.
   const Bits4 bits =
       philox(cells.seed, static_cast<uint32_t>(position), static_cast<uint32_t>(Purpose::token),
              static_cast<uint32_t>(id) / 4, 0);
   const uint32_t even = id % 4 < 2 ? bits.word[0] : bits.word[2];
   const uint32_t odd = id % 4 < 2 ? bits.word[1] : bits.word[3];
-  return key_of(heated(logit, temperature) + gumbel_from_bits(id % 2 == 0 ? even : odd), id);
+  return {key_of(value + gumbel_from_bits(id % 2 == 0 ? even : odd), id), largest};
 }
 
-// Leaves the best key of a panel of the head. Lanes as in finish_row; all of them.
+// Leaves the best keys of a panel of the head. Lanes as in finish_row; all of them.
 __device__ __forceinline__ void put_best(const LinearArgs& args, int32_t row, int32_t panel,
                                          int32_t output, float low, float high) {
-  Word best = 0;
+  BestKeys best;
   if (row != kNoRow) {
     const Cells* cells = args.rows.segments.data()[row / args.rows.capacity].cells;
     const int32_t position = row_at(args.rows, row).position + 1;
-    if (cells != nullptr && output < args.w.rows) best = token_key(*cells, position, output, low);
+    if (cells != nullptr && output < args.w.rows) {
+      best.take(token_keys(*cells, position, output, low));
+    }
     if (cells != nullptr && output + 8 < args.w.rows) {
-      const Word other = token_key(*cells, position, output + 8, high);
-      best = other > best ? other : best;
+      best.take(token_keys(*cells, position, output + 8, high));
     }
   }
   for (unsigned apart = 16; apart >= 4; apart /= 2) {
-    const Word other = shfl_xor(best, apart);
-    best = other > best ? other : best;
+    best.take({shfl_xor(best.chosen, apart), shfl_xor(best.largest, apart)});
   }
-  if (row != kNoRow && lane_index() < 4) HeadKeys(args.best, args.w.rows).row(row)[panel] = best;
+  if (row == kNoRow || lane_index() >= 4) return;
+  const HeadKeys keys(args.best, args.w.rows);
+  keys.chosen(row)[panel] = best.chosen;
+  keys.largest(row)[panel] = best.largest;
 }
 
 // The outputs of one row in the two halves of a panel, scaled and summed; with a residual, the sum

@@ -25,7 +25,7 @@ __device__ __forceinline__ void judge_row(const JudgeArgs& args, int32_t row, Pi
   const float* adjusted =
       adjust(sequence, logits, args.vocab, position, adjust_scratch(args.scratch, args.vocab, row));
   const int32_t token =
-      pick(adjusted, adjusted == logits ? head_keys(args.scratch, args.vocab, r) : nullptr,
+      pick(adjusted, adjusted == logits ? head_keys(args.scratch, args.vocab, r) : RowKeys{},
            args.vocab, cells, position, shared);
   if (threadIdx.x == 0) pick_head(args.scratch).chosen[row] = static_cast<uint32_t>(token);
   if (cells.logprobs > 0) {
@@ -56,8 +56,8 @@ __device__ __forceinline__ bool is_last_block(PickHead& head) {
 //   the sequence, the last two in memory that the host reads
 // grid kMaxStepRows, block pick_threads(v): block i chooses for tail[i], the last to arrive walks;
 //   every block counts, so that cells stay as they are until all have read them
-// moves v/2 bytes from L2 for greedy and plain sampling behind a head that left its keys, else 4v
-//   bytes a pass: 1 pass for changed logits, about 8 with filters
+// moves from L2, behind a head that left its keys: v/2 bytes for greedy and plain sampling, with
+//   top_k a few times that and 64 k; else 4v bytes a pass: 1 pass, about 8 with filters
 // the CPU backend's tokens (see pick.cuh), its log-probabilities within 1e-6
 // needs v < 2^22 and a scratch of pick_scratch(v) bytes (checked at launch)
 __global__ void __launch_bounds__(kPickThreads)
@@ -86,7 +86,7 @@ void judge(cudaStream_t stream, const JudgeArgs& args) {
 }
 
 size_t head_bytes(int32_t vocab) {
-  return kMaxStepRows * static_cast<size_t>(HeadKeys(nullptr, vocab).count()) * sizeof(Word);
+  return kMaxStepRows * static_cast<size_t>(HeadKeys(nullptr, vocab).count()) * 2 * sizeof(Word);
 }
 
 size_t pick_scratch(int32_t vocab) {

@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kPickThreads)
     const float* logits = args.logits.row<float>(r);
     const float* adjusted = adjust(args.sequence, logits, args.vocab, position,
                                    adjust_scratch(args.scratch, args.vocab, 0));
-    token = pick(adjusted, adjusted == logits ? head_keys(args.scratch, args.vocab, r) : nullptr,
+    token = pick(adjusted, adjusted == logits ? head_keys(args.scratch, args.vocab, r) : RowKeys{},
                  args.vocab, cells, position, shared);
   }
   if (threadIdx.x != 0) return;

@@ -1,4 +1,5 @@
 // What a head leaves for choosing: the same tokens as from all logits.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -127,6 +128,45 @@ TEST_CASE("a head's keys choose the tokens that all logits choose") {
   }
   CHECK(alone > 60);
   CHECK(sampled > 30);
+}
+
+// The `count` panels of a row of logits with the largest values; ties go to the lower panel.
+std::vector<int32_t> best_panels(const float* row, int32_t vocab, int32_t count) {
+  std::vector<std::pair<float, int32_t>> order;
+  for (int32_t begin = 0; begin < vocab; begin += 16) {
+    float most = -kInfinity;
+    for (int32_t v = begin; v < std::min(begin + 16, vocab); ++v) most = std::fmax(most, row[v]);
+    order.emplace_back(-most, begin / 16);
+  }
+  std::sort(order.begin(), order.end());
+  std::vector<int32_t> panels;
+  for (int32_t i = 0; i < count; ++i) panels.push_back(order[static_cast<size_t>(i)].second);
+  return panels;
+}
+
+TEST_CASE("top_k reads the logits of no more than k panels") {
+  for (uint64_t index = 0; index < 40; ++index) {
+    CAPTURE(index);
+    Rig rig(seeded(index));
+    Dice dice(8000 + index);
+    constexpr int32_t kVocab = 900;
+    HeadRig head(rig, dice, kVocab, 1);
+    Cells& s = head.sequence.start().cells;
+    s.logit = {};
+    s.eos_count = 0;
+    s.logprobs = 0;
+    s.sampling.temperature = dice.of({0.3f, 1.0f, 2.5f});
+    s.sampling.top_k = dice.of({1, 3, 20, 56});
+    const LogEntry want = head.judged(rig, nullptr, head.logits.view(), dice);
+    const std::vector<float> row = head.logits.read(rig);
+    std::vector<float> seen(kVocab, 1e30f);  // what would be chosen if it were read
+    for (const int32_t panel : best_panels(row.data(), kVocab, s.sampling.top_k)) {
+      const int32_t end = std::min(16 * panel + 16, kVocab);
+      std::copy(row.begin() + 16 * panel, row.begin() + end, seen.begin() + 16 * panel);
+    }
+    const DeviceRows<float> narrowed(rig, 1, kVocab, NAN, seen);
+    REQUIRE(same(head.judged(rig, head.best.data(), narrowed.view(), dice), want));
+  }
 }
 
 TEST_CASE("a drafter's head chooses its last row's token without logits") {
