@@ -103,6 +103,7 @@ class CudaBackend final : public Backend {
     return cuda::attention_scratch(args);
   }
   size_t pick_scratch(int32_t vocab) const override { return cuda::pick_scratch(vocab); }
+  size_t head_bytes(int32_t vocab) const override { return cuda::head_bytes(vocab); }
 
   std::unique_ptr<Stream> make_stream(const StreamShare& share) override {
     use_device();

@@ -1,9 +1,12 @@
 // What becomes of the sums of linear's chains: joined, scaled, and written as the epilogue says.
 #pragma once
 
+#include "base/rng.h"
 #include "cuda/chains.h"
 #include "cuda/exp.h"
+#include "cuda/pick_scratch.h"
 #include "cuda/row_stream.h"
+#include "cuda/values.cuh"
 
 namespace specrt::cuda {
 
@@ -104,15 +107,60 @@ __device__ __forceinline__ void put_head(const LinearArgs& args, int32_t row, in
   out[d + half] = to_bf16(b);
 }
 
+// The keys of the best tokens among some of a panel (HeadKeys).
+struct BestKeys {
+  Word chosen = 0;
+  Word largest = 0;
+
+  __device__ __forceinline__ void take(const BestKeys& other) {
+    chosen = other.chosen > chosen ? other.chosen : chosen;
+    largest = other.largest > largest ? other.largest : largest;
+  }
+};
+
+__device__ __forceinline__ BestKeys token_keys(const Cells& cells, int32_t position, int32_t id,
+                                               float logit) {
+  const float temperature = cells.sampling.temperature;
+  const float value = heated(logit, temperature == 0.0f ? 1.0f : temperature);
+  const Word largest = key_of(value, id);
+  if (temperature == 0.0f) return {largest, largest};
+  // token_gumbel of the token, whose word is chosen without an index into registers.
+  const Bits4 bits =
+      philox(cells.seed, static_cast<uint32_t>(position), static_cast<uint32_t>(Purpose::token),
+             static_cast<uint32_t>(id) / 4, 0);
+  const uint32_t even = id % 4 < 2 ? bits.word[0] : bits.word[2];
+  const uint32_t odd = id % 4 < 2 ? bits.word[1] : bits.word[3];
+  return {key_of(value + gumbel_from_bits(id % 2 == 0 ? even : odd), id), largest};
+}
+
+// Leaves the best keys of a panel of the head. Lanes as in finish_row; all of them.
+__device__ __forceinline__ void put_best(const LinearArgs& args, int32_t row, int32_t panel,
+                                         int32_t output, float low, float high) {
+  BestKeys best;
+  if (row != kNoRow) {
+    const Cells* cells = args.rows.segments.data()[row / args.rows.capacity].cells;
+    const int32_t position = row_at(args.rows, row).position + 1;
+    if (cells != nullptr && output < args.w.rows) {
+      best.take(token_keys(*cells, position, output, low));
+    }
+    if (cells != nullptr && output + 8 < args.w.rows) {
+      best.take(token_keys(*cells, position, output + 8, high));
+    }
+  }
+  for (unsigned apart = 16; apart >= 4; apart /= 2) {
+    best.take({shfl_xor(best.chosen, apart), shfl_xor(best.largest, apart)});
+  }
+  if (row == kNoRow || lane_index() >= 4) return;
+  const HeadKeys keys(args.best, args.w.rows);
+  keys.chosen(row)[panel] = best.chosen;
+  keys.largest(row)[panel] = best.largest;
+}
+
 // The outputs of one row in the two halves of a panel, scaled and summed; with a residual, the sum
 // of their squares.
 __device__ __forceinline__ float finish_pair(const LinearArgs& args, int32_t row, int32_t output,
                                              float low, float high) {
   const int32_t other = output + args.w.pair_stride;
-  if (args.bias != nullptr) {
-    if (output < args.w.rows) low = __fadd_rn(low, args.bias[output]);
-    if (other < args.w.rows) high = __fadd_rn(high, args.bias[other]);
-  }
   switch (args.epilogue) {
     case Epilogue::store:
       if (output < args.w.rows) put(args.out, row, output, low);
@@ -132,7 +180,7 @@ __device__ __forceinline__ float finish_pair(const LinearArgs& args, int32_t row
 }
 
 // Lane 4 i + t has the outputs i and i + 8 of a panel for the row in `slot`. All lanes.
-template <int kRowTiles>
+template <bool kIsHead, int kRowTiles>
 __device__ __forceinline__ void finish_row(const LinearArgs& args, const RowSlots<kRowTiles>& slots,
                                            int32_t slot, int32_t panel, float low, float high) {
   const int32_t row = slots.row[slot];
@@ -141,10 +189,15 @@ __device__ __forceinline__ void finish_row(const LinearArgs& args, const RowSlot
     low = __fmul_rn(low, slots.factor[slot]);
     high = __fmul_rn(high, slots.factor[slot]);
   }
-  float squares = 0.0f;
-  if (row != kNoRow) {
-    squares = finish_pair(args, row, tile_output(panel, i, args.w.pair_stride), low, high);
+  const int32_t output = tile_output(panel, i, args.w.pair_stride);
+  const int32_t other = output + args.w.pair_stride;
+  if (args.bias != nullptr) {
+    if (output < args.w.rows) low = __fadd_rn(low, args.bias[output]);
+    if (other < args.w.rows) high = __fadd_rn(high, args.bias[other]);
   }
+  float squares = 0.0f;
+  if (row != kNoRow) squares = finish_pair(args, row, output, low, high);
+  if constexpr (kIsHead) put_best(args, row, panel, output, low, high);
   if (args.gain.gain == nullptr) return;
   for (unsigned apart = 16; apart >= 4; apart /= 2) {
     squares = __fadd_rn(squares, shfl_xor(squares, apart));
@@ -157,7 +210,7 @@ static_assert(kChains == 8, "join_pairs takes four pairs");
 // Joins the chains of the block's warps through `scratch` ([pair][panel][row tile][lane], each four
 // sums of an mma: panel row i of rows 2 t and 2 t + 1, then panel row i + 8 of both) and writes
 // what they give for `count` panels from `panel` on. All warps.
-template <int kRowTiles, int kPanels>
+template <bool kIsHead, int kRowTiles, int kPanels>
 __device__ __forceinline__ void join_and_finish(const LinearArgs& args,
                                                 const RowSlots<kRowTiles>& slots, float4* scratch,
                                                 int32_t panel, int32_t count,
@@ -189,10 +242,10 @@ __device__ __forceinline__ void join_and_finish(const LinearArgs& args,
     if (p >= count) break;
     const float4 a = scratch[part], b = scratch[part + kParts];
     const float4 c = scratch[part + 2 * kParts], d = scratch[part + 3 * kParts];
-    finish_row(args, slots, slot, panel + p, join_pairs(a.x, b.x, c.x, d.x),
-               join_pairs(a.z, b.z, c.z, d.z));
-    finish_row(args, slots, slot + 1, panel + p, join_pairs(a.y, b.y, c.y, d.y),
-               join_pairs(a.w, b.w, c.w, d.w));
+    finish_row<kIsHead>(args, slots, slot, panel + p, join_pairs(a.x, b.x, c.x, d.x),
+                        join_pairs(a.z, b.z, c.z, d.z));
+    finish_row<kIsHead>(args, slots, slot + 1, panel + p, join_pairs(a.y, b.y, c.y, d.y),
+                        join_pairs(a.w, b.w, c.w, d.w));
   }
   sync_block();
 }

@@ -20,10 +20,13 @@ __device__ __forceinline__ void judge_row(const JudgeArgs& args, int32_t row, Pi
   const SequenceCells& sequence = args.sequence;
   const Cells& cells = *sequence.cells;
   const int32_t begin = args.span->rows - cells.tail, position = cells.committed + row;
-  const float* logits = args.logits.row<float>(args.first_row + begin + row);
+  const int32_t r = args.first_row + begin + row;
+  const float* logits = args.logits.row<float>(r);
   const float* adjusted =
       adjust(sequence, logits, args.vocab, position, adjust_scratch(args.scratch, args.vocab, row));
-  const int32_t token = pick(adjusted, args.vocab, cells, position, shared);
+  const int32_t token =
+      pick(adjusted, adjusted == logits ? head_keys(args.scratch, args.vocab, r) : RowKeys{},
+           args.vocab, cells, position, shared);
   if (threadIdx.x == 0) pick_head(args.scratch).chosen[row] = static_cast<uint32_t>(token);
   if (cells.logprobs > 0) {
     LogprobEntry& entry = sequence.logprobs[cells.round % sequence.log_slots];
@@ -53,7 +56,8 @@ __device__ __forceinline__ bool is_last_block(PickHead& head) {
 //   the sequence, the last two in memory that the host reads
 // grid kMaxStepRows, block pick_threads(v): block i chooses for tail[i], the last to arrive walks;
 //   every block counts, so that cells stay as they are until all have read them
-// moves 4v bytes a pass from L2: 1 pass for greedy and plain sampling, about 8 with filters
+// moves from L2, behind a head that left its keys: v/2 bytes for greedy and plain sampling, with
+//   top_k a few times that and 64 k; else 4v bytes a pass: 1 pass, about 8 with filters
 // the CPU backend's tokens (see pick.cuh), its log-probabilities within 1e-6
 // needs v < 2^22 and a scratch of pick_scratch(v) bytes (checked at launch)
 __global__ void __launch_bounds__(kPickThreads)
@@ -79,6 +83,10 @@ __global__ void __launch_bounds__(kPickThreads)
 void judge(cudaStream_t stream, const JudgeArgs& args) {
   check_pick("judge", args.scratch, args.vocab);
   launch(stream, judge_kernel, kMaxStepRows, pick_threads(args.vocab), 0, args, {.pdl = true});
+}
+
+size_t head_bytes(int32_t vocab) {
+  return kMaxStepRows * static_cast<size_t>(HeadKeys(nullptr, vocab).count()) * 2 * sizeof(Word);
 }
 
 size_t pick_scratch(int32_t vocab) {

@@ -27,6 +27,9 @@ void judge(cudaStream_t stream, const JudgeArgs& args);
 // Bytes of AttentionArgs::scratch: the partial results of every row, head and split.
 size_t attention_scratch(const AttentionArgs& args);
 
+// Bytes of LinearArgs::best, for a step of kMaxStepRows rows.
+size_t head_bytes(int32_t vocab);
+
 // Bytes of the scratch of pick_draft and judge, for a step of kMaxStepRows rows.
 size_t pick_scratch(int32_t vocab);
 

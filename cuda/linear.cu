@@ -34,8 +34,8 @@ template <int kRowTiles, int kPanels>
 struct Schedule {
   using Weights = WeightStream<kPanels, slots(kRowTiles)>;
   // Activations are loaded a slot of weights ahead where registers allow it.
-  static constexpr int kRing =
-      kRowTiles <= 2 ? 2 * Weights::kBlocks : std::min(Weights::kBlocks, 2);
+  static constexpr int kAhead = kRowTiles <= 2 ? 2 * Weights::kBlocks : Weights::kBlocks;
+  static constexpr int kRing = std::min(kAhead, std::max(2, 8 / kRowTiles));
   static constexpr int kTurn = std::max(kRing, Weights::kBlocks);  // both rings have gone round
   using Rows = RowStream<kRowTiles, kRing>;
   static constexpr size_t kRings = size_t{kChains} * Weights::kRingBytes;
@@ -68,7 +68,8 @@ __device__ __forceinline__ void run_chain(typename S::Weights& weights, typename
 }
 
 // linear: y = factor x w^T + bias, then store; add to out, and give it to the norm behind it;
-//   silu(gate) * up; or rotate queries and keys, and keys and values into the cache
+//   silu(gate) * up; or rotate queries and keys, and keys and values into the cache; a head also
+//   leaves the best of every 16 tokens (HeadKeys)
 // x (n,k) bf16; w (m,k) tiles16x32; bias (m) f32 or null; out (n,m) f32 or bf16, add: f32,
 //   swiglu: (n,m/2) bf16, rope_kv: none; factors and gains as device/ops.h says; outputs may not
 //   alias x
@@ -77,10 +78,10 @@ __device__ __forceinline__ void run_chain(typename S::Weights& weights, typename
 // moves the weights once, 2mk bytes, through rings of 96 KB a block (64 KB above 16 rows), and 2nk
 //   a block for x (from L2); memory bound
 // sums as chains.h says, whatever the schedule; rounds once when stored as bf16
-// shared memory up to 112 KB (128 KB above 32 rows), up to 128 registers (237 above 32 rows), no
+// shared memory up to 112 KB (128 KB above 32 rows), up to 128 registers (221 above 32 rows), no
 //   spills: to 32 rows the next kernel fits beside it
 // any m and k (swiglu: m/2 % 8 == 0, checked with LinearArgs); x beyond k may hold anything
-template <int kRowTiles, int kPanels>
+template <int kRowTiles, int kPanels, bool kIsHead>
 __global__ void __launch_bounds__(kThreads, residents(kRowTiles))
     linear_kernel(const __grid_constant__ LinearJob job) {
   using S = Schedule<kRowTiles, kPanels>;
@@ -114,15 +115,17 @@ __global__ void __launch_bounds__(kThreads, residents(kRowTiles))
     const int32_t done = panel, count = groups.size(panel);
     panel += count;
     if (panel < end) rows.fill();
-    join_and_finish<kRowTiles, kPanels>(args, slots, scratch, done, count, sum);
+    join_and_finish<kIsHead>(args, slots, scratch, done, count, sum);
   }
 }
 
 template <int kRowTiles, int kPanels>
 void launch_linear(cudaStream_t stream, const LinearArgs& args, int32_t blocks) {
   using S = Schedule<kRowTiles, kPanels>;
-  launch(stream, linear_kernel<kRowTiles, kPanels>, dim3(static_cast<unsigned>(blocks)), kThreads,
-         S::kRings + S::kScratch, {.args = args, .panels = panel_count(args.w)}, {.pdl = true});
+  const auto kernel = args.best == nullptr ? linear_kernel<kRowTiles, kPanels, false>
+                                           : linear_kernel<kRowTiles, kPanels, true>;
+  launch(stream, kernel, dim3(static_cast<unsigned>(blocks)), kThreads, S::kRings + S::kScratch,
+         {.args = args, .panels = panel_count(args.w)}, {.pdl = true});
 }
 
 template <int kRowTiles>
@@ -169,6 +172,9 @@ void linear(cudaStream_t stream, const LinearArgs& args) {
   SPECRT_CHECK(args.w.layout == Layout::tiles16x32 && args.w.dtype == DType::bf16,
                "linear: CUDA reads bf16 weights in tiles; rebuild with `specrt build --backend "
                "cuda`");
+  SPECRT_CHECK(
+      args.best == nullptr || (args.epilogue == Epilogue::store && args.w.pair_stride == 8),
+      "linear: a head is stored, in pairs of stride 8");
   int device = 0, multiprocessors = 0;
   CUDA_CHECK(cudaGetDevice(&device));
   CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));

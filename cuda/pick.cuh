@@ -1,4 +1,6 @@
 // The choice of one token from one row of logits by one block: filters, keyed Gumbel noise, argmax.
+// Where the head has left the best of every 16 tokens, logits are read again only for filters, and
+// with top_k only those of top_k panels.
 // The CPU backend's choice (cpu/pick.h): each filter keeps the best tokens down to some key, which
 // is found digit by digit from sums over the row. Masses are integers (see Masses), so no result
 // depends on threads. The CPU sums doubles in sorted order: where its sum and top_p * total differ
@@ -25,7 +27,7 @@ inline unsigned pick_threads(int32_t vocab) {
 }
 
 // Throws unless the vocabulary and its scratch are such that `op` can choose.
-inline void check_pick(const char* op, const Scratch& scratch, int32_t vocab) {
+inline void check_pick(const char* op, const PickScratch& scratch, int32_t vocab) {
   SPECRT_CHECK(vocab < kMaxVocab, op, ": a vocabulary of ", vocab, "; it must be below ",
                kMaxVocab);
   SPECRT_CHECK(scratch.bytes >= pick_scratch(vocab), op, ": a scratch of ", scratch.bytes,
@@ -39,10 +41,14 @@ struct Bin {
   Word mass;
 };
 
+inline constexpr int32_t kMaxPanels = 1024;  // that a choice may be narrowed to
+
 struct PickShared {
   BlockShared block;
   Word bins[kBins];
   Bin found;
+  int32_t panels[kMaxPanels];
+  int32_t panel_count;
 };
 
 struct TopK {
@@ -63,15 +69,26 @@ struct TopP {
   }
 };
 
+// visit(key, value) for this thread's share.
+template <typename Visit>
+__device__ __forceinline__ void each_key(const Values& values, Visit&& visit) {
+  each_token(values, [&](int32_t id, float value) { visit(key_of(value, id), value); });
+}
+template <typename Visit>
+__device__ __forceinline__ void each_key(const RowKeys& keys, Visit&& visit) {
+  for (int32_t i = threadIdx.x; i < keys.count; i += blockDim.x) {
+    visit(keys.largest[i], value_of(keys.largest[i]));
+  }
+}
+
 // Mass of the keys lowest .. highest, in bins of 2^shift keys.
-template <typename Filter>
-__device__ __forceinline__ void fill_bins(const Values& values, Word lowest, Word highest,
+template <typename Source, typename Filter>
+__device__ __forceinline__ void fill_bins(const Source& values, Word lowest, Word highest,
                                           unsigned shift, const Filter& filter,
                                           PickShared& shared) {
   for (unsigned i = threadIdx.x; i < kBins; i += blockDim.x) shared.bins[i] = 0;
   sync_block();
-  each_token(values, [&](int32_t id, float value) {
-    const Word key = key_of(value, id);
+  each_key(values, [&](Word key, float value) {
     if (key < lowest || key > highest) return;
     const Word mass = filter.mass(value);
     if (mass > 0) atomicAdd(&shared.bins[(key - lowest) >> shift], mass);
@@ -81,8 +98,8 @@ __device__ __forceinline__ void fill_bins(const Values& values, Word lowest, Wor
 
 // The lowest key that a filter keeps, of the keys from `lowest` up: the fewest best tokens whose
 // mass reaches filter.target(mass of all). `highest` is the best token's key.
-template <typename Filter>
-__device__ __forceinline__ Word cut(const Values& values, Word lowest, Word highest,
+template <typename Source, typename Filter>
+__device__ __forceinline__ Word cut(const Source& values, Word lowest, Word highest,
                                     const Filter& filter, PickShared& shared) {
   const unsigned run =
       kBins / blockDim.x;  // bins of a thread, the first thread's being the highest
@@ -130,12 +147,17 @@ struct Kept {
   }
 };
 
+__device__ __forceinline__ bool filters(const SamplingCells& sampling, int32_t vocab) {
+  const int32_t top_k = sampling.top_k;
+  return (top_k > 0 && top_k < vocab) || sampling.top_p < 1.0f || sampling.min_p > 0.0f;
+}
+
 __device__ __forceinline__ Kept apply_filters(const Values& values, const SamplingCells& sampling,
                                               PickShared& shared) {
   const int32_t top_k = sampling.top_k;
   const float top_p = sampling.top_p, min_p = sampling.min_p;
   Kept kept;
-  if ((top_k <= 0 || top_k >= values.vocab) && !(top_p < 1.0f) && !(min_p > 0.0f)) return kept;
+  if (!filters(sampling, values.vocab)) return kept;
   const Word highest = block_max(best_below(values, kNoBound), shared.block);
   kept.largest = value_of(highest);
   if (top_k > 0 && top_k < values.vocab) {
@@ -171,14 +193,46 @@ __device__ __forceinline__ Word noisy_best(const Values& values, const Kept& kep
   return best;
 }
 
-// The token at `position` from a row of `vocab` logits, in every thread.
-__device__ __forceinline__ int32_t pick(const float* logits, int32_t vocab, const Cells& cells,
-                                        int32_t position, PickShared& shared) {
+// The best key of this thread's share.
+__device__ __forceinline__ Word best_of(const Word* keys, int32_t count) {
+  Word best = 0;
+  for (int32_t i = threadIdx.x; i < count; i += blockDim.x) {
+    best = keys[i] > best ? keys[i] : best;
+  }
+  return best;
+}
+
+// Narrows the choice to the top_k panels with the largest values, which hold the top_k tokens: a
+// token in another panel is behind one of each of these.
+__device__ __forceinline__ void narrow(const RowKeys& keys, int32_t top_k, Values& values,
+                                       PickShared& shared) {
+  if (keys.chosen == nullptr || top_k <= 0 || top_k > kMaxPanels || top_k >= keys.count) return;
+  const Word highest = block_max(best_of(keys.largest, keys.count), shared.block);
+  const Word lowest = cut(keys, 0, highest, TopK{static_cast<Word>(top_k)}, shared);
+  if (threadIdx.x == 0) shared.panel_count = 0;
+  sync_block();
+  for (int32_t i = threadIdx.x; i < keys.count; i += blockDim.x) {
+    if (keys.largest[i] >= lowest) shared.panels[atomicAdd(&shared.panel_count, 1)] = i;
+  }
+  sync_block();
+  values.panels = shared.panels;
+  values.panel_count = shared.panel_count;
+}
+
+// The token at `position` from a row of `vocab` logits, in every thread. `keys` are what the head
+// left for these logits, if it did.
+__device__ __forceinline__ int32_t pick(const float* logits, const RowKeys& keys, int32_t vocab,
+                                        const Cells& cells, int32_t position, PickShared& shared) {
   const float temperature = cells.sampling.temperature;
+  const bool by_keys = temperature == 0.0f || !filters(cells.sampling, vocab);
+  if (keys.chosen != nullptr && by_keys) {
+    return id_of(block_max(best_of(keys.chosen, keys.count), shared.block));
+  }
   if (temperature == 0.0f) {
     return id_of(block_max(best_below({logits, vocab, 1.0f}, kNoBound), shared.block));
   }
-  const Values values{logits, vocab, temperature};
+  Values values{logits, vocab, temperature};
+  narrow(keys, cells.sampling.top_k, values, shared);
   const Kept kept = apply_filters(values, cells.sampling, shared);
   return id_of(block_max(noisy_best(values, kept, cells.seed, position), shared.block));
 }

@@ -10,7 +10,7 @@ namespace specrt::cuda {
 // pick_draft: tok[draft_position] = choice from the segment's logits (draft_row); finish_draft_step
 // logits (n,v) f32, rows padded to lines; scratch as pick_scratch.h says, of which row 0 is used
 // grid 1, block pick_threads(v)
-// moves 4v bytes a pass from L2, as judge; nothing where the step drafts nothing
+// moves what judge moves for a row; nothing where the step drafts nothing
 // the CPU backend's tokens (see pick.cuh)
 // needs v < 2^22 and a scratch of pick_scratch(v) bytes (checked at launch)
 __global__ void __launch_bounds__(kPickThreads)
@@ -22,11 +22,12 @@ __global__ void __launch_bounds__(kPickThreads)
   int32_t token = 0;
   if (drafts(cells, args.index)) {
     const int32_t position = draft_position(cells, args.index);
-    const int32_t row = draft_row(cells, *args.span, args.index, args.drafting);
-    const float* logits = args.logits.row<float>(args.first_row + row);
+    const int32_t r = args.first_row + draft_row(cells, *args.span, args.index, args.drafting);
+    const float* logits = args.logits.row<float>(r);
     const float* adjusted = adjust(args.sequence, logits, args.vocab, position,
                                    adjust_scratch(args.scratch, args.vocab, 0));
-    token = pick(adjusted, args.vocab, cells, position, shared);
+    token = pick(adjusted, adjusted == logits ? head_keys(args.scratch, args.vocab, r) : RowKeys{},
+                 args.vocab, cells, position, shared);
   }
   if (threadIdx.x != 0) return;
   finish_draft_step(cells, args.sequence.tok, *args.span, args.index, args.drafting, token);

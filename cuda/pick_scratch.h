@@ -25,14 +25,45 @@ SPECRT_HD inline size_t pick_scratch_cols(int32_t vocab) {
   return (static_cast<size_t>(vocab) + 15) / 16 * 16;
 }
 
-SPECRT_HD inline PickHead& pick_head(const Scratch& scratch) {
+SPECRT_HD inline PickHead& pick_head(const PickScratch& scratch) {
   return *reinterpret_cast<PickHead*>(scratch.data);
 }
 
-SPECRT_HD inline AdjustScratch adjust_scratch(const Scratch& scratch, int32_t vocab, int32_t row) {
+SPECRT_HD inline AdjustScratch adjust_scratch(const PickScratch& scratch, int32_t vocab,
+                                              int32_t row) {
   const size_t cols = pick_scratch_cols(vocab);
   std::byte* data = scratch.data + sizeof(PickHead) + static_cast<size_t>(row) * cols * 8;
   return {reinterpret_cast<float*>(data), reinterpret_cast<uint32_t*>(data) + cols};
+}
+
+// What a head leaves in LinearArgs::best: for every panel of 16 tokens of a row two keys of
+// values.cuh. `chosen` is that of the best token as noisy_best has it, `largest` that of the
+// largest value; where the choice is greedy, both are without noise.
+class HeadKeys {
+ public:
+  SPECRT_HD HeadKeys(std::byte* best, int32_t vocab)
+      : keys_(reinterpret_cast<unsigned long long*>(best)), count_((vocab + 15) / 16) {}
+
+  SPECRT_HD int32_t count() const { return count_; }  // of a row
+  SPECRT_HD unsigned long long* chosen(int64_t r) const { return keys_ + 2 * r * count_; }
+  SPECRT_HD unsigned long long* largest(int64_t r) const { return chosen(r) + count_; }
+
+ private:
+  unsigned long long* keys_;
+  int32_t count_;
+};
+
+// The keys of one row; null where no head left them.
+struct RowKeys {
+  const unsigned long long* chosen;
+  const unsigned long long* largest;
+  int32_t count;
+};
+
+SPECRT_HD inline RowKeys head_keys(const PickScratch& scratch, int32_t vocab, int32_t r) {
+  if (scratch.best == nullptr) return {nullptr, nullptr, 0};
+  const HeadKeys keys(scratch.best, vocab);
+  return {keys.chosen(r), keys.largest(r), keys.count()};
 }
 
 }  // namespace specrt::cuda

@@ -36,26 +36,15 @@ __device__ __forceinline__ uint4 first_values(const uint4& v, int32_t count) {
 template <int kRowTiles, int kRing>
 class RowStream {
  public:
+  // `row_of` has the row in each slot of the row tiles, in shared memory.
   __device__ RowStream(const RowsView& x, const BlockRange& chain, const int32_t* row_of)
-      : blocks_(chain.end - chain.begin),
-        last_values_(8),
-        x_(x.data + chain.begin * kBlockBytes + lane_index() % 4 * sizeof(uint4)) {
-    const int32_t all = column_blocks(x.cols);
-    if (chain.end == all) {
-      last_values_ = x.cols - (all - 1) * kTileCols - 8 * static_cast<int32_t>(lane_index() % 4);
-    }
-#pragma unroll
-    for (int j = 0; j < kRowTiles; ++j) {
-      const int32_t row = row_of[kTileRows * j + static_cast<int32_t>(lane_index() / 4)];
-      offset_[j] = row == kNoRow ? kNoRow : row * static_cast<int32_t>(x.stride);
-    }
-  }
+      : x_(x), chain_(chain), row_of_(row_of + lane_index() / 4) {}
 
   // Loads the first blocks.
   __device__ __forceinline__ void fill() {
-    next_ = x_;
+    next_ = x_.data + chain_.begin * kBlockBytes + lane_index() % 4 * sizeof(uint4);
 #pragma unroll
-    for (int u = 0; u < kRing; ++u) load(u, blocks_ - u);
+    for (int u = 0; u < kRing; ++u) load(u, chain_.end - chain_.begin - u);
   }
 
   __device__ __forceinline__ const uint4& at(int u, int j) const { return ring_[u][j]; }
@@ -66,23 +55,25 @@ class RowStream {
     if (left <= 0) return;
 #pragma unroll
     for (int j = 0; j < kRowTiles; ++j) {
+      const int32_t row = row_of_[kTileRows * j];
       ring_[u][j] = {};
-      if (offset_[j] != kNoRow) ring_[u][j] = ld_cg16(next_ + offset_[j]);
+      if (row != kNoRow) ring_[u][j] = ld_cg16(next_ + row * x_.stride);
     }
     next_ += kBlockBytes;
-    if (left > 1) return;
+    const int32_t last = x_.cols - (chain_.end - 1) * kTileCols;  // columns, if the rows end here
+    if (left > 1 || last > kTileCols) return;
+    const int32_t values = last - 8 * static_cast<int32_t>(lane_index() % 4);
 #pragma unroll
-    for (int j = 0; j < kRowTiles; ++j) ring_[u][j] = first_values(ring_[u][j], last_values_);
+    for (int j = 0; j < kRowTiles; ++j) ring_[u][j] = first_values(ring_[u][j], values);
   }
 
  private:
   static constexpr int32_t kBlockBytes = kTileCols * static_cast<int32_t>(sizeof(bf16_bits));
 
-  int32_t blocks_;       // of the chain
-  int32_t last_values_;  // of this lane in the chain's last block; 8 or more: all
-  const std::byte* x_;   // of the chain in row 0
+  const RowsView& x_;
+  BlockRange chain_;
+  const int32_t* row_of_;  // of this lane in the first tile
   const std::byte* next_ = nullptr;
-  int32_t offset_[kRowTiles];  // bytes from row 0, or kNoRow
   uint4 ring_[kRing][kRowTiles];
 };
 

@@ -34,26 +34,33 @@ struct Values {
   const float* logits;  // (v), 16-byte aligned, readable up to a whole line
   int32_t vocab;
   float temperature;
+  const int32_t* panels = nullptr;  // of 16 tokens, the only ones that are visited; null: all
+  int32_t panel_count = 0;
 };
+
+// A logit at a temperature.
+__device__ __forceinline__ float heated(float logit, float temperature) {
+  const float x = logit / temperature;
+  return x == x ? x : -std::numeric_limits<float>::infinity();
+}
 
 // visit(quad, value) for this thread's share of the row: tokens 4 quad .. 4 quad + 3, of which
 // those below `vocab` exist.
 template <typename Visit>
 __device__ __forceinline__ void each_quad(const Values& values, Visit&& visit) {
-  const int32_t quads = (values.vocab + 3) / 4;
-  for (int32_t quad = threadIdx.x; quad < quads; quad += blockDim.x) {
+  const bool all = values.panels == nullptr;
+  const int32_t quads = all ? (values.vocab + 3) / 4 : 4 * values.panel_count;
+  for (int32_t at = threadIdx.x; at < quads; at += blockDim.x) {
+    const int32_t quad = all ? at : 4 * values.panels[at / 4] + at % 4;
     const uint4 words = ld_cg16(values.logits + 4 * quad);
     float value[4] = {__uint_as_float(words.x), __uint_as_float(words.y), __uint_as_float(words.z),
                       __uint_as_float(words.w)};
-    for (float& x : value) {
-      x = x / values.temperature;
-      x = x == x ? x : -std::numeric_limits<float>::infinity();
-    }
+    for (float& x : value) x = heated(x, values.temperature);
     visit(quad, value);
   }
 }
 
-// visit(id, value) for the tokens of this thread.
+// visit(id, value) for the tokens of this thread that exist.
 template <typename Visit>
 __device__ __forceinline__ void each_token(const Values& values, Visit&& visit) {
   each_quad(values, [&](int32_t quad, const float(&value)[4]) {

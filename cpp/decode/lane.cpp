@@ -27,7 +27,8 @@ void Lane::enqueue_clock(const StepRows& rows, ClockEdge edge) {
 }
 
 Segment Lane::segment(size_t s) const {
-  return {.span = span(s), .tok = sequences_[s]->cells().tok, .kv = caches_[s].data()};
+  const SequenceCells& sequence = sequences_[s]->cells();
+  return {.span = span(s), .tok = sequence.tok, .kv = caches_[s].data(), .cells = sequence.cells};
 }
 
 void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {

@@ -45,6 +45,8 @@ void ParallelDrafter::enqueue_draft(const DraftRequest& request) {
   lane_.enqueue_step(rows, request.positions, Head::all);
   RowsView logits = lane_.model().logits();
   logits.cols = vocab_;
+  PickScratch scratch = lane_.model().pick_scratch();
+  if (vocab_ != lane_.model().vocab()) scratch.best = nullptr;  // the mask may be the best
   for (size_t s = 0; s < lane_.size(); ++s) {
     for (int32_t index = 0; index < request.capacity; ++index) {
       backend().pick_draft(stream(), {.sequence = lane_.sequence(s).cells(),
@@ -54,7 +56,7 @@ void ParallelDrafter::enqueue_draft(const DraftRequest& request) {
                                       .vocab = vocab_,
                                       .index = index,
                                       .drafting = Drafting::at_once,
-                                      .scratch = lane_.model().pick_scratch()});
+                                      .scratch = scratch});
     }
   }
 }

@@ -43,6 +43,12 @@ class Backend {
   // Bytes of the scratch of pick_draft and judge.
   virtual size_t pick_scratch(int32_t vocab) const = 0;
 
+  // Bytes of LinearArgs::best; 0: heads prepare nothing.
+  virtual size_t head_bytes(int32_t vocab) const {
+    (void)vocab;
+    return 0;
+  }
+
   virtual std::unique_ptr<Stream> make_stream(const StreamShare& share) = 0;
 
   // Records the ops that `enqueue` issues on `stream` instead of running them.

@@ -23,6 +23,8 @@ struct Segment {
   const StepSpan* span = nullptr;
   const Cell<int32_t>* tok = nullptr;  // row i feeds tok[base + depth]
   std::byte* kv = nullptr;             // this sequence's cache of the model, all layers
+  // How its tokens are chosen, for a head that prepares the choice; null: it does not.
+  const Cells* cells = nullptr;
   // Trees: row i sees the new rows whose bit is set in sees[i] (itself included, parents first) and
   // stands at position base + depth[i], but always in KV slot base + i. Null for a chain.
   const uint64_t* sees = nullptr;  // (capacity,)
@@ -157,6 +159,7 @@ struct LinearArgs {
   NormFactor factor{};
   NormGain gain{};
   RopeOutput rope{};
+  std::byte* best = nullptr;  // of the head, for PickScratch; null: none
 };
 
 // Rotates queries and keys (half-split pairs d, d + e/2), writes q in the cache's dtype, and puts
@@ -255,6 +258,14 @@ struct BeginDraftArgs {
 // All of it is a function of the row, P and tok[0 .. P-1]: a drafted token in the tail stands in
 // its place, and is read for a later position only where the walk has found it right.
 
+// Scratch of choosing. If the head of the step left its best tokens, `best` is where, and logits
+// that nothing changes or filters need not be read again.
+struct PickScratch {
+  std::byte* data = nullptr;
+  size_t bytes = 0;
+  std::byte* best = nullptr;  // Backend::head_bytes; null: none
+};
+
 // Chooses token `index` of the draft, with rule `exact`'s noise for the token's own position: one
 // by one from the last existing row of the segment, and plans the next step; of a draft made at
 // once, from the token's own row (device/rules.h).
@@ -266,7 +277,7 @@ struct PickDraftArgs {
   int32_t vocab = 0;
   int32_t index = 0;
   Drafting drafting = Drafting::one_by_one;
-  Scratch scratch{};
+  PickScratch scratch{};
 };
 
 enum class TailSource : int32_t {
@@ -288,7 +299,7 @@ struct JudgeArgs {
   RowsView logits;  // (n, v) f32; the segment's rows start at first_row
   int32_t first_row = 0;
   int32_t vocab = 0;
-  Scratch scratch{};
+  PickScratch scratch{};
 };
 
 enum class ClockEdge : int32_t { begin, end };

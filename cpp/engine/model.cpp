@@ -64,10 +64,13 @@ Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
                         [&] { return backend.alloc(scratch_bytes(plan(), backend)); })),
       pick_scratch_(allocate("scratch", *engine_, backend, kSmallerModel,
                              [&] { return backend.alloc(backend.pick_scratch(vocab())); })),
+      best_(allocate("scratch", *engine_, backend, kSmallerModel,
+                     [&] { return backend.alloc(backend.head_bytes(vocab())); })),
       memory_{.weights = weights_.data(),
               .arena = arena_.data(),
               .arena_rows = kMaxStepRows,
               .scratch = {.data = scratch_.data(), .bytes = scratch_.size()},
+              .best = best_.data(),
               .joined = joined_.data()} {
   if (weights_.data() != engine_->file()) engine_->evict();
 }

@@ -20,8 +20,8 @@ class Model {
   RowsView logits() const { return logits_view(plan(), memory_); }
 
   // For choosing from the logits, on the stream of the steps. Steps do not touch it.
-  Scratch pick_scratch() const {
-    return {.data = pick_scratch_.data(), .bytes = pick_scratch_.size()};
+  PickScratch pick_scratch() const {
+    return {.data = pick_scratch_.data(), .bytes = pick_scratch_.size(), .best = memory_.best};
   }
 
   // Zeroed KV cache of one sequence.
@@ -43,6 +43,7 @@ class Model {
   Buffer joined_;
   Buffer scratch_;
   Buffer pick_scratch_;
+  Buffer best_;
   PlanMemory memory_;
 };
 

@@ -426,8 +426,11 @@ void run(const Plan& plan, const Joints& joints, const PlanMemory& memory, const
     if (i >= head_begin && head == Head::last) selected.select = RowSelect::last;
     const Joint joint = joints.of(i);
     if (joint.left_out) continue;
-    visit(plan, plan.ops[i], memory, selected, [&](auto args) {
+    visit(plan, plan.ops[i], memory, selected, [&]<typename Args>(Args args) {
       Join{plan, memory, joint}(args);
+      if constexpr (std::is_same_v<Args, LinearArgs>) {
+        if (plan.ops[i].out == plan.header.logits_buffer) args.best = memory.best;
+      }
       enqueue(args);
     });
   }

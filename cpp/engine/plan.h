@@ -45,6 +45,7 @@ struct PlanMemory {
   std::byte* arena = nullptr;          // arena_row_bytes(plan) * arena_rows
   int32_t arena_rows = 0;
   Scratch scratch = {};
+  std::byte* best = nullptr;    // LinearArgs::best of the head
   std::byte* joined = nullptr;  // joined_row_bytes(plan) * arena_rows, if ops are joined
 };
 

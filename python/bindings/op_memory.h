@@ -27,10 +27,11 @@ class OpMemory {
     return reinterpret_cast<T*>(device_bytes(bytes, count * sizeof(T)));
   }
 
-  // Zeroed memory of the op's own.
-  Scratch scratch(size_t bytes) {
+  // Zeroed memory of the op's own, a Scratch or PickScratch.
+  template <typename T = Scratch>
+  T scratch(size_t bytes) {
     scratch_ = backend_.alloc(bytes);
-    return {scratch_.data(), scratch_.size()};
+    return {.data = scratch_.data(), .bytes = scratch_.size()};
   }
 
   // Enqueues the way back of everything, what the op should only read included.

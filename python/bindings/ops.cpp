@@ -170,7 +170,8 @@ void pick_draft(OpRunner& runner, SequenceState& sequence, const Array& logits, 
                          0,
                          view.cols,
                          index,
-                         m.scratch(runner.backend().pick_scratch(view.cols))};
+                         Drafting::one_by_one,
+                         m.scratch<PickScratch>(runner.backend().pick_scratch(view.cols))};
   });
 }
 
@@ -184,9 +185,12 @@ void feed_tail(OpRunner& runner, SequenceState& sequence, const std::string& sou
 void judge(OpRunner& runner, SequenceState& sequence, const Array& logits, int32_t first_row) {
   runner.run(&Backend::judge, [&](OpMemory& m) {
     const RowsView view = rows_view(m, logits);
-    return JudgeArgs{
-        sequence.cells(m), sequence.span(m), view,
-        first_row,         view.cols,        m.scratch(runner.backend().pick_scratch(view.cols))};
+    return JudgeArgs{sequence.cells(m),
+                     sequence.span(m),
+                     view,
+                     first_row,
+                     view.cols,
+                     m.scratch<PickScratch>(runner.backend().pick_scratch(view.cols))};
   });
 }
 

@@ -3,6 +3,7 @@
 #include <random>
 
 #include "decode/generator.h"
+#include "decode/lockstep.h"
 #include "decode/model_drafter.h"
 #include "devices.h"
 #include "engine_image.h"

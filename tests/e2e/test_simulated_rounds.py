@@ -6,8 +6,8 @@ import pytest
 from backends import by_backend
 from bundles import bundle_of, write_stand_ins
 from specrt import LLM, SamplingParams
-from specrt.eval.method_speed import matches_of
 from specrt.eval.cost_model import SEPARATE_DEVICES
+from specrt.eval.method_speed import matches_of
 from specrt.eval.simulator import simulate_pearl, simulate_speculative
 from specrt.eval.step_costs import StepCosts, StepCurve
 

@@ -36,7 +36,7 @@ def test_every_substring_stops_where_it_first_appears(llm: LLM) -> None:
         for length in (1, 2, 5, 12):
             stop = free.text[begin : begin + length]
             if "\N{REPLACEMENT CHARACTER}" in stop:
-                continue  # it stands for bytes that are no text
+                continue  # it stands for bytes that are no text, which no stop can match
             out = run(llm, stop=stop)
             cut = free.text.index(stop)
             assert out.text == free.text[:cut]
