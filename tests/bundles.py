@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import specrt
+import torch
 from backends import BACKEND, by_backend
 from reference.tiny_llama import TinyLlama, write_tiny_llama
+from safetensors.torch import load_file, save_file
 from specrt.build import build
 
 DEMO = Path(specrt.__file__).parent / "demo"
@@ -22,8 +25,33 @@ def tiny_model(**fields: Any) -> TinyLlama:
     return TinyLlama(**(fields | by_backend(cpu={}, cuda=CUDA_SHAPE)))
 
 
+def write_mask_drafter(source: Path, folder: Path) -> Path:
+    """The model of `source` with one more token, a random one: a drafter that fills masks.
+
+    It is right about the first token of a draft, and knows nothing of the others.
+    """
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    vocab = config["vocab_size"]
+    config |= {"vocab_size": vocab + 1, "pard_token": vocab}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    mask = torch.randn(1, config["hidden_size"], generator=torch.Generator().manual_seed(3))
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in tensors:
+            rows = tensors[name]
+            tensors[name] = torch.cat([rows, mask.to(rows.dtype) * rows.float().std()])
+    save_file(tensors, file)
+    return folder
+
+
 def bundle_of(
-    target: Path, out: Path, *, draft: Path | None = None, dtype: str | None = None
+    target: Path,
+    out: Path,
+    *,
+    draft: Path | Sequence[Path] | None = None,
+    dtype: str | None = None,
 ) -> Path:
     """Build for the backend under test, without step times; CUDA engines are always bf16."""
     dtype = by_backend(cpu=dtype, cuda="bf16")

@@ -55,10 +55,13 @@ Logits logits(LLM& llm, EngineRole role, const std::vector<int32_t>& tokens, int
     *values = llm.logits(role, tokens, rows);
   }
   float* data = values->data();
+  // A drafter's vocabulary may have a mask behind the target's.
+  const size_t vocab =
+      tokens.empty() ? static_cast<size_t>(llm.vocab()) : values->size() / tokens.size();
   const nb::capsule owner(values.release(), [](void* pointer) noexcept {
     delete static_cast<std::vector<float>*>(pointer);
   });
-  return Logits(data, {tokens.size(), static_cast<size_t>(llm.vocab())}, owner);
+  return Logits(data, {tokens.size(), vocab}, owner);
 }
 
 // Stop strings are bytes on both sides: a stop may be any part of the text.

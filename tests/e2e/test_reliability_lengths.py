@@ -18,7 +18,10 @@ def plain(tiny_bundle: Path) -> LLM:
     return LLM(tiny_bundle, method="autoregressive", threads=1)
 
 
-@pytest.fixture(scope="module", params=[name for name in METHODS if name != "autoregressive"])
+DRAFTING = [name for name in METHODS if name != "autoregressive" and "parallel" not in name]
+
+
+@pytest.fixture(scope="module", params=DRAFTING)
 def llm(request: pytest.FixtureRequest, tiny_bundle: Path) -> LLM:
     return LLM(tiny_bundle, method=request.param, num_speculative_tokens=5, threads=1)
 

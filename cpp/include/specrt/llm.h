@@ -61,7 +61,8 @@ class LLM {
   // Milliseconds of `repeats` single steps with `rows` rows behind `cached` positions.
   std::vector<double> time_steps(EngineRole role, int32_t rows, int32_t cached, int32_t repeats);
 
-  // Logits (tokens, vocab) of given tokens, fed in steps of `rows`; row i is for token i + 1.
+  // Logits (tokens, vocabulary of the engine) of given tokens, fed in steps of `rows`; row i is for
+  // token i + 1.
   std::vector<float> logits(EngineRole role, std::span<const int32_t> tokens, int32_t rows = 64);
 
   int32_t vocab() const;
