@@ -221,8 +221,12 @@ def test_metrics_of_a_request_add_up(llm: LLM) -> None:
     rounds = metrics.rounds
     assert metrics.prompt_tokens == len(PROMPT)
     assert metrics.completion_tokens == 80 == 1 + sum(r.committed for r in rounds)
-    assert all(r.accepted <= r.drafted <= 4 for r in rounds)
-    assert all(r.committed == r.accepted + 1 for r in rounds[:-1])
+    if llm.method == "pearl":  # judges the draft of the round before, and goes on if all held
+        assert all(max(r.accepted, r.drafted) <= 4 for r in rounds)
+        assert all(r.committed - r.accepted in (0, 1) for r in rounds)
+    else:
+        assert all(r.accepted <= r.drafted <= 4 for r in rounds)
+        assert all(r.committed == r.accepted + 1 for r in rounds[:-1])
     assert drafting.num_spec_steps == len(rounds)
     assert drafting.num_draft_tokens == sum(r.drafted for r in rounds)
     assert sum(drafting.accepted_at_position) == drafting.num_accepted_draft_tokens
