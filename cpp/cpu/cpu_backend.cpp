@@ -132,7 +132,8 @@ class CpuBackend : public Backend {
       fail_argument("a stream on cores [", share.first_core, ", ", share.first_core + cores,
                     ") of a backend with ", threads_);
     }
-    return std::make_unique<CpuStream>(kernels_, cores);
+    const Spinning spinning = cores < threads_ ? Spinning::long_ : Spinning::brief;
+    return std::make_unique<CpuStream>(kernels_, cores, spinning);
   }
 
   std::unique_ptr<RecordedWork> record(Stream& stream,

@@ -30,8 +30,13 @@ void CpuEvent::wait() {
   if (failure_) failure_->report();
 }
 
-std::shared_ptr<Failure> CpuEvent::wait_as_worker() {
-  if (!spin_until([this] { return ready(); })) sleep();
+std::shared_ptr<Failure> CpuEvent::wait_as_worker(Spinning spinning) {
+  constexpr int kLongSpins = 40;  // about 2 ms
+  const int spins = spinning == Spinning::long_ ? kLongSpins : 1;
+  for (int i = 0; i < spins; ++i) {
+    if (spin_until([this] { return ready(); })) return failure_;
+  }
+  sleep();
   return failure_;
 }
 
@@ -41,8 +46,9 @@ void CpuEvent::signal(std::shared_ptr<Failure> failure) {
   done_.notify_all();
 }
 
-CpuStream::CpuStream(const Kernels& kernels, int cores)
+CpuStream::CpuStream(const Kernels& kernels, int cores, Spinning spinning)
     : kernels_(kernels),
+      spinning_(spinning),
       team_(cores),
       reserve_(std::make_shared<Failure>(std::make_exception_ptr(std::bad_alloc()))),
       worker_([this] { serve(); }) {}
@@ -160,7 +166,7 @@ void CpuStream::perform(const std::shared_ptr<CpuEvent>& event) { event->signal(
 void CpuStream::perform(const Event& event) {
   if (failure_) return;
   if (auto* own = dynamic_cast<CpuEvent*>(event.state())) {
-    failure_ = own->wait_as_worker();
+    failure_ = own->wait_as_worker(spinning_);
   } else {
     event.state()->wait();
   }

@@ -37,13 +37,20 @@ class Failure {
   std::atomic<Clock::rep> reported_at_{0};  // 0: not yet
 };
 
+// How long a worker spins for another stream's event. Waking up from sleep takes as long as several
+// draft steps of a small model, and comes in every round of loops that overlap.
+enum class Spinning {
+  brief,  // the other stream may need this core
+  long_,  // streams have cores of their own
+};
+
 class CpuEvent : public EventState {
  public:
   bool ready() const override { return done_.load(std::memory_order_acquire) != 0; }
   void wait() override;
 
   // For a worker: spins before it sleeps, and gives the failure without reporting it.
-  std::shared_ptr<Failure> wait_as_worker();
+  std::shared_ptr<Failure> wait_as_worker(Spinning spinning);
   void signal(std::shared_ptr<Failure> failure);
 
  private:
@@ -56,7 +63,7 @@ class CpuEvent : public EventState {
 // One thread at a time may use it. The destructor runs what is queued and joins.
 class CpuStream : public Stream {
  public:
-  CpuStream(const Kernels& kernels, int cores);
+  CpuStream(const Kernels& kernels, int cores, Spinning spinning);
   ~CpuStream() override;
 
   Event record() override;
@@ -87,6 +94,7 @@ class CpuStream : public Stream {
   void perform(const Event& event);
 
   const Kernels& kernels_;
+  const Spinning spinning_;
   Ops* recording_ = nullptr;
 
   std::mutex mutex_;
