@@ -108,7 +108,7 @@ def _card(report: Report) -> str:
             f"# {kind} for {report.target}\n",
             f"{report.parameters / 1e6:.1f} M parameters; drafts {report.depths} position(s) in",
             f"one forward. Target: `{report.target}`, weights SHA-256 `{report.target_sha256}`.",
-            f"Training started from `{report.start}` on {', '.join(report.data)}.\n",
+            f"Training started from `{report.start}` on {_files(report.data)}.\n",
             "## Acceptance\n",
             f"Greedy, on the target's own answers to {report.validation_prompts} validation",
             "prompts. Mean length: tokens per target step, its own included; then the share of",
@@ -119,6 +119,10 @@ def _card(report: Report) -> str:
             f"{report.best.steps} steps, {report.best.elements / 1e6:.2f} M elements: {numbers}.\n",
         )
     )
+
+
+def _files(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} to {names[-1]}"
 
 
 def _plot(report: Report, path: Path) -> None:
