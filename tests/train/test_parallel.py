@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_models import write_rows, write_tiny
-from specrt.train import parallel, position_acceptance
+from specrt.build import BuildError
+from specrt.train import folders, parallel, position_acceptance
 from specrt.train.acceptance import count_rounds
 from specrt.train.data import Example
 from specrt.train.generate import TOP, Scored, save_shard
@@ -58,6 +61,9 @@ def test_learns_and_exports(options: ParallelOptions) -> None:
     assert len(stored["best"]["by_position"]) == 3
     assert report.baseline is not None
     assert report.best.loss < np.log(vocab) - 0.5
+    saved = load_file(options.out / "model.safetensors")
+    assert "lm_head.weight" not in saved  # tied: the embedding is stored once
+    assert {one.dtype for one in saved.values()} == {torch.bfloat16}
     tokens = [*range(6, 16)]
     model = LlamaForCausalLM.from_pretrained(options.out, dtype=torch.float32)
     assert depth_logits(model, tokens, 3).shape == (3, vocab + 1)
@@ -69,17 +75,17 @@ def test_resumed_run_has_the_weights_of_a_whole_one(
     whole = replace(options, out=tmp_path / "whole", steps=8)
     train_parallel(whole)
     parts = replace(whole, out=tmp_path / "parts", check_s=0.0)
-    step = parallel._Run.step
+    step = parallel.Run.step
     done = []
 
-    def interrupted(run: parallel._Run, *args: object) -> float:
+    def interrupted(run: parallel.Run, *args: object) -> float:
         if len(done) == 5:
             raise KeyboardInterrupt
         done.append(None)
         return step(run, *args)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(parallel._Run, "step", interrupted)
+        patch.setattr(parallel.Run, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_parallel(parts)
     report = train_parallel(parts)
@@ -101,7 +107,7 @@ def test_other_options_do_not_go_on_from_a_run(options: ParallelOptions, tmp_pat
 
 @torch.inference_mode()
 def test_online_and_stored_teacher_agree(options: ParallelOptions, tmp_path: Path) -> None:
-    run = parallel._Run(replace(options, out=tmp_path))
+    run = parallel.Run(replace(options, out=tmp_path))
     scored = []
     for example in map(example_of, run.examples):
         path = torch.tensor([example.ids[:-1].tolist()])
@@ -110,7 +116,7 @@ def test_online_and_stored_teacher_agree(options: ParallelOptions, tmp_path: Pat
         scored.append(Scored(example, top_ids.astype(np.uint16), top_logp.astype(np.float16)))
     shard = tmp_path / "answers-0000.npz"
     save_shard(shard, scored)
-    stored = parallel._Run(replace(options, out=tmp_path / "stored", data=(shard,)))
+    stored = parallel.Run(replace(options, out=tmp_path / "stored", data=(shard,)))
     batch = next(stored.batches(0))
     assert batch.top is not None
     ids, logp = parallel.teacher_scores(run.target, batch)
@@ -212,4 +218,8 @@ def test_bad_models(options: ParallelOptions, tmp_path: Path) -> None:
     other.mkdir()
     (other / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ValueError, match="must be of the Llama family"):
+        train_parallel(replace(options, out=out, draft=other))
+    shutil.copytree(options.draft, other, dirs_exist_ok=True)
+    folders.write_tokenizer(folders.train_tokenizer(["completely different pieces " * 9]), other)
+    with pytest.raises(BuildError, match="the draft has another tokenizer"):
         train_parallel(replace(options, out=out, draft=other))

@@ -11,13 +11,16 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
-TOKENIZER_FILES = (
+# What a drafter has in common with its target.
+SHARED_FILES = (
+    "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -80,8 +83,8 @@ def start_drafter(init: Path, vocab: int, layers: int | None, scratch: bool) -> 
     config = read_config(init)
     if mask_token(config) is not None and config.vocab_size != vocab:
         raise ValueError(
-            f"{init} is a drafter for a vocabulary of {config.vocab_size - 1} tokens, and this "
-            f"target has {vocab - 1}"
+            f"{init} is a parallel drafter with {config.vocab_size} tokens, and {vocab} are needed "
+            "here: give it to `train parallel` with its own target"
         )
     wanted = config.num_hidden_layers if layers is None else layers
     if wanted < config.num_hidden_layers:
@@ -142,22 +145,21 @@ def weights_hash(folder: Path) -> str:
 
 
 def export_drafter(model: LlamaForCausalLM, depths: int, target: Path, out: Path) -> None:
-    """Write a model folder in bf16 with the tokenizer of `target`; each file appears whole.
+    """Write a model folder in bf16 with the tokenizer files of `target`; each file appears whole.
 
     A drafter of several depths gets `pard_token`, its last row, and `parallel_depths`.
     """
     part = out / ".part"
     shutil.rmtree(part, ignore_errors=True)
-    state = {name: one.detach().to(torch.bfloat16) for name, one in model.state_dict().items()}
-    model.save_pretrained(part, state_dict=state)
+    deepcopy(model).bfloat16().save_pretrained(part)
     config = json.loads((part / "config.json").read_text())
-    config["dtype"] = "bfloat16"
     if depths > 1:
         config |= {"pard_token": config["vocab_size"] - 1, "parallel_depths": depths}
     (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for name in TOKENIZER_FILES:
+    for name in SHARED_FILES:
         if (target / name).is_file():
             shutil.copyfile(target / name, part / name)
     for path in part.iterdir():
+        path.chmod(0o644)  # safetensors makes its file for the owner alone
         path.replace(out / path.name)
     part.rmdir()

@@ -24,7 +24,6 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging as hub_logging
 
-from specrt.tokenizer import Tokenizer
 from specrt.train.data import Example
 from specrt.train.distill import teacher_loss
 from specrt.train.generate import TOP
@@ -40,7 +39,7 @@ from specrt.train.mask_drafter import (
 )
 from specrt.train.parallel_report import Check, Report, resume_report, write_report
 from specrt.train.position_acceptance import measure_positions
-from specrt.train.rows import Row, check_tokens, read_examples
+from specrt.train.rows import Row, check_tokens, read_examples, shared_tokenizer
 from specrt.train.schedule import (
     OPTIMIZERS,
     Optimizers,
@@ -134,13 +133,13 @@ def teacher_scores(target: PreTrainedModel, batch: GroupBatch) -> tuple[Tensor, 
     return ids.clone(), logp.clone()
 
 
-class _Run:
+class Run:
     """One run: the models, the data, and where the checkpoint and the results go."""
 
     def __init__(self, options: ParallelOptions) -> None:
         self.options = options
         self.work = options.out / "work"
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(mixed_precision="no")  # `loss` casts; checks are in float32
         torch.manual_seed(options.seed)
         self.target = load_target(options.target).to(self.accelerator.device)
         vocab = self.target.config.vocab_size + (1 if options.depths > 1 else 0)
@@ -157,11 +156,13 @@ class _Run:
         rate = options.learning_rate
         self.opts = Optimizers(self.drafter, rate, rate, options.optimizer)
         self.target_hash = weights_hash(options.target)
-        self.examples, self.paths = self._data()
+        with self.accelerator.main_process_first():  # it writes what the others find
+            self.examples, self.paths = self._data()
 
     def _data(self) -> tuple[list[Row], list[Example]]:
         options = self.options
-        tokenizer = Tokenizer(options.target)
+        self.work.mkdir(parents=True, exist_ok=True)
+        tokenizer = shared_tokenizer(options.target, options.draft, self.work)
         rows = read_examples(options.data, tokenizer, _end_token(self.target), options.max_length)
         check_tokens(rows, self.target.config.vocab_size)
         most, longest = options.validation_prompts, options.max_length
@@ -170,12 +171,10 @@ class _Run:
             prompts = file_prompts(options.validation, tokenizer, most, longest)
         else:
             rows, prompts = hold_out(rows, most)
-        self.work.mkdir(parents=True, exist_ok=True)
         kept = self.work / "validation.json"
-        with self.accelerator.main_process_first():
-            paths = greedy_paths(
-                self.target, self.target_hash, prompts, options.validation_tokens, kept
-            )
+        paths = greedy_paths(
+            self.target, self.target_hash, prompts, options.validation_tokens, kept
+        )
         return rows, paths
 
     def batches(self, done: int) -> Iterator[GroupBatch]:
@@ -264,13 +263,14 @@ class _Run:
         return check
 
     def save(self, progress: Progress, report: Report) -> None:
-        """Checkpoint, report, and the folder of the drafter if its last check is the best one."""
-        save_checkpoint(self.work / "checkpoint.pt", self.drafter, self.opts, progress)
+        """Write the folder of the drafter if the last check is the best one, report, checkpoint."""
         if report.best is report.checks[-1]:
             export_drafter(
                 self.drafter.causal, self.options.depths, self.options.target, self.options.out
             )
         write_report(report, self.options.out)
+        # Last, so that a run that goes on from it finds its folder and report.
+        save_checkpoint(self.work / "checkpoint.pt", self.drafter, self.opts, progress)
 
 
 def training_options(options: ParallelOptions) -> dict[str, object]:
@@ -320,7 +320,7 @@ def train_parallel(options: ParallelOptions) -> Report:
     Raises:
         ValueError: an option, a model or the data is not fit for it; the message says which.
     """
-    run = _Run(options)
+    run = Run(options)
     main = run.accelerator.is_main_process
     report = resume_report(options.out, run.report())
     progress = load_checkpoint(run.work / "checkpoint.pt", run.drafter, run.opts)

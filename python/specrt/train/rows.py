@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from specrt.build.errors import BuildError
+from specrt.build.tokenizer import check_same_vocabulary, copy_tokenizer, read_vocabulary
 from specrt.tokenizer import Tokenizer
 from specrt.train.data import Example
 from specrt.train.generate import Scored, load_shard
@@ -55,6 +58,22 @@ def read_examples(
         names = ", ".join(str(path) for path in files)
         raise ValueError(f"no row of {names} has an answer within {longest} tokens")
     return examples
+
+
+def shared_tokenizer(target: Path, draft: Path, work: Path) -> Tokenizer:
+    """The tokenizer of two Hugging Face folders, as a bundle would have it; kept in `work`.
+
+    Raises:
+        BuildError: `target` has none, or `draft` has another one.
+    """
+    tokens = read_vocabulary(target, sys.maxsize)
+    if tokens is None:
+        raise BuildError(f"{target} has no tokenizer.json; training rows are text")
+    others = read_vocabulary(draft, sys.maxsize)
+    if others is not None:
+        check_same_vocabulary(tokens, others)
+    copy_tokenizer(target, work)
+    return Tokenizer(work)
 
 
 def check_tokens(rows: Sequence[Row], vocab: int) -> None:
