@@ -90,7 +90,11 @@ def write_report(report: Report, out: Path) -> None:
 
 
 def _card(report: Report) -> str:
-    kind = "Parallel drafter" if report.depths > 1 else "Draft model"
+    parallel = report.depths > 1
+    kind = "Parallel drafter" if parallel else "Draft model"
+    does = (
+        f"drafts {report.depths} positions in one forward" if parallel else "drafts token by token"
+    )
     rows = [("this drafter", report.best)]
     if report.baseline is not None:
         rows.append((f"{report.start}, token by token", report.baseline))
@@ -106,9 +110,9 @@ def _card(report: Report) -> str:
     return "\n".join(
         (
             f"# {kind} for {report.target}\n",
-            f"{report.parameters / 1e6:.1f} M parameters; drafts {report.depths} position(s) in",
-            f"one forward. Target: `{report.target}`, weights SHA-256 `{report.target_sha256}`.",
-            f"Training started from `{report.start}` on {_files(report.data)}.\n",
+            f"{report.parameters / 1e6:.1f} M parameters; drafts {does}.",
+            f"Target: `{report.target}`, weights SHA-256 `{report.target_sha256}`.",
+            f"Training started from `{report.start}`, on {_files(report.data)}.\n",
             "## Acceptance\n",
             f"Greedy, on the target's own answers to {report.validation_prompts} validation",
             "prompts. Mean length: tokens per target step, its own included; then the share of",
