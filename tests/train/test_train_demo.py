@@ -156,7 +156,7 @@ def test_fit_learns_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     model = tiny(6)
     first = causal.answer_loss(model, text)["one"]
     for minutes in (0.05, 0.1):
-        options = causal.TrainOptions(schedule.Schedule(minutes, 0.1, 0.5), 1e-2, 1e-2, 1)
+        options = causal.TrainOptions(minutes, schedule.Schedule(0.1, 0.5), 1e-2, 1e-2, 1)
         objective = causal.Objective(causal.next_token_loss(model), dict)
         done = causal.fit(model, batches, objective, options, tmp_path / "run.pt")
     assert causal.answer_loss(model, text)["one"] < first - 0.5
@@ -168,7 +168,7 @@ def test_fit_learns_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_schedule() -> None:
-    plan = schedule.Schedule(10.0, 0.1, 0.5)
+    plan = schedule.Schedule(0.1, 0.5)
     assert plan.factor(0.05) == pytest.approx(0.5)
     assert plan.factor(0.3) == 1.0
     assert plan.factor(0.75) == pytest.approx(0.5)

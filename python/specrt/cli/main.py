@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from specrt import Error, __version__
 from specrt.build.errors import BuildError
-from specrt.cli import bench, build, chat, demo, generate, inspect, tune
+from specrt.cli import bench, build, chat, demo, generate, inspect, train, tune
 
 FAILED = 1
 WRONG_ARGUMENTS = 2
@@ -34,6 +34,7 @@ _COMMANDS = {
     "bench": bench,
     "inspect": inspect,
     "tune": tune,
+    "train": train,
 }
 
 

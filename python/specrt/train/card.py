@@ -139,6 +139,15 @@ def _source_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def answer_source_table() -> str:
+    """The files whose prompts the target answers, by their share of the answers' tokens."""
+    lines = ["| file | share | source | licence |", "|---|--:|---|---|"]
+    for stem, share in GENERATE_MIX.items():
+        source = SOURCES[stem]
+        lines.append(f"| {stem} | {share:.0%} | {source.origin} | {source.licence} |")
+    return "\n".join(lines) + "\n"
+
+
 def write_card(out: Path, prompts: int, drafts: int) -> None:
     """Write `OUT/README.md` from the stage reports in `OUT/work`."""
     target, draft = _read(out, "target"), _read(out, "draft")

@@ -50,6 +50,7 @@ class Objective:
 class TrainOptions:
     """How a model is trained; `batches_per_step` batches make one update."""
 
+    minutes: float
     schedule: Schedule
     matrix_lr: float
     other_lr: float
@@ -64,7 +65,7 @@ def fit(
     options: TrainOptions,
     checkpoint: Path,
 ) -> Progress:
-    """Train until the minutes of the schedule are used, resuming from `checkpoint` if it exists.
+    """Train until the minutes are used, resuming from `checkpoint` if it exists.
 
     `batches_after` gives an endless stream for a run that has used so many batches already.
     """
@@ -72,7 +73,7 @@ def fit(
     forward = torch.compile(model)
     opts = Optimizers(model, options.matrix_lr, options.other_lr)
     progress = load_checkpoint(checkpoint, model, opts)
-    clock = Clock(options.schedule.minutes, progress.used_s)
+    clock = Clock(options.minutes, progress.used_s)
     steps, tokens, saved_s = progress.steps, progress.tokens, progress.used_s
     batches = batches_after(steps * options.batches_per_step)
     smooth: float | None = None

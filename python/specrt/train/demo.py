@@ -146,7 +146,7 @@ def train_target(options: DemoOptions) -> None:
     text = load_training_text(options.data, tokenizer)
     model = _start_model(options, "target", TARGET_SHAPE)
     batches = partial(_text_batches, options, text, 0)
-    train = TrainOptions(Schedule(options.target_minutes, 0.04, 0.8), 1e-3, 1e-3, 2)
+    train = TrainOptions(options.target_minutes, Schedule(0.04, 0.8), 1e-3, 1e-3, 2)
     losses = {"start": answer_loss(model, held)}
     checkpoint = options.out / "work" / "target.pt"
     objective = Objective(next_token_loss(model), partial(answer_loss, model, held))
@@ -180,7 +180,7 @@ def train_draft(options: DemoOptions) -> None:
             scored, _text_batches(options, text, 2, used), target, options.text_every
         )
 
-    train = TrainOptions(Schedule(options.draft_minutes, 0.03, 0.85), 1e-3, 1e-3, 2)
+    train = TrainOptions(options.draft_minutes, Schedule(0.03, 0.85), 1e-3, 1e-3, 2)
     checkpoint = options.out / "work" / "draft.pt"
     objective = Objective(distillation_loss(draft), partial(answer_agreement, draft, held))
     progress = fit(draft, batches, objective, train, checkpoint)

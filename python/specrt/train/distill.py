@@ -89,20 +89,26 @@ def answer_agreement(draft: Llama, answers: Sequence[Scored]) -> dict[str, float
     return {"agreement": agreed / count}
 
 
+def teacher_loss(logq: Tensor, top_ids: Tensor, top_logp: Tensor) -> Tensor:
+    """Loss (n) of log-probabilities logq (n, v) against a teacher's best tokens (n, k).
+
+    KL divergence over the best tokens and the rest as one, and the argmax term.
+    """
+    picked = logq.gather(-1, top_ids)
+    p = top_logp.exp()
+    p_rest = (1.0 - p.sum(-1)).clamp_min(1e-4)
+    q_rest = (1.0 - picked.exp().sum(-1)).clamp_min(1e-4)
+    kl = (p * (top_logp - picked)).sum(-1) + p_rest * (p_rest.log() - q_rest.log())
+    return kl + ARGMAX_WEIGHT * F.nll_loss(logq, top_ids[:, 0], reduction="none")
+
+
 def distillation_loss(draft: Llama) -> Callable[[Tensor, Batch], Tensor]:
-    """KL to the target over its best tokens and the rest as one, and the argmax term."""
+    """Mean of `teacher_loss` over the learned positions."""
 
     def loss(hidden: Tensor, batch: Batch) -> Tensor:
         if not isinstance(batch, ScoredBatch):
             raise TypeError("distillation needs batches that the target has scored")
         logq = draft.logits(hidden).float().log_softmax(-1)
-        picked = logq.gather(-1, batch.top_ids)
-        p = batch.top_logp.exp()
-        p_rest = (1.0 - p.sum(-1)).clamp_min(1e-4)
-        q_rest = (1.0 - picked.exp().sum(-1)).clamp_min(1e-4)
-        inside = (p * (batch.top_logp - picked)).sum(-1)
-        kl = (inside + p_rest * (p_rest.log() - q_rest.log())).mean()
-        argmax = F.nll_loss(logq, batch.top_ids[:, 0])
-        return kl + ARGMAX_WEIGHT * argmax
+        return teacher_loss(logq, batch.top_ids, batch.top_logp).mean()
 
     return loss

@@ -138,26 +138,35 @@ def save_shard(path: Path, answers: Sequence[Scored]) -> None:
     part.replace(path)
 
 
+def load_shard(path: Path) -> list[Scored]:
+    """The answers of one shard."""
+    answers = []
+    with np.load(path) as shard:
+        ids, top_ids, top_logp = shard["ids"], shard["top_ids"], shard["top_logp"]
+        at, top_at = 0, 0
+        for size, start in zip(shard["sizes"], shard["starts"], strict=True):
+            fresh = int(size) - int(start)
+            answers.append(
+                Scored(
+                    Example(ids[at : at + size], int(start)),
+                    top_ids[top_at : top_at + fresh],
+                    top_logp[top_at : top_at + fresh],
+                )
+            )
+            at, top_at = at + int(size), top_at + fresh
+    return answers
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The whole shards in `folder`, in order."""
+    return [
+        path for path in sorted(folder.glob("answers-*.npz")) if not path.stem.endswith(".part")
+    ]
+
+
 def load_shards(folder: Path) -> list[Scored]:
     """All answers of the whole shards in `folder`."""
-    answers = []
-    for path in sorted(folder.glob("answers-*.npz")):
-        if path.name.endswith(".part.npz"):
-            continue
-        with np.load(path) as shard:
-            ids, top_ids, top_logp = shard["ids"], shard["top_ids"], shard["top_logp"]
-            at, top_at = 0, 0
-            for size, start in zip(shard["sizes"], shard["starts"], strict=True):
-                fresh = int(size) - int(start)
-                answers.append(
-                    Scored(
-                        Example(ids[at : at + size], int(start)),
-                        top_ids[top_at : top_at + fresh],
-                        top_logp[top_at : top_at + fresh],
-                    )
-                )
-                at, top_at = at + int(size), top_at + fresh
-    return answers
+    return [answer for path in shard_files(folder) for answer in load_shard(path)]
 
 
 def generate_answers(
@@ -173,7 +182,7 @@ def generate_answers(
     greedy path is what is measured, the drawn ones keep the draft steady beside it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done = len([path for path in folder.glob("answers-*.npz") if ".part" not in path.name])
+    done = len(shard_files(folder))
     model = model.to(torch.bfloat16)
     random = np.random.default_rng((seed, done))
     groups = {name: same_length_groups(text[name], 128, random) for name in GENERATE_MIX}

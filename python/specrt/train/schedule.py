@@ -7,7 +7,6 @@ share of the minutes used, and a checkpoint carries the minutes already used.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, constant, linear decay to zero; shares are of the whole budget."""
+    """Linear warm-up, constant, linear decay to zero; shares are of the whole run."""
 
-    minutes: float
     warm_share: float
     decay_share: float
 
@@ -48,24 +46,29 @@ class Clock:
         return min(1.0, self.used_s() / self.budget_s)
 
 
-class Optimizers:
-    """Muon for the matrices of the layers, AdamW for embedding and norms, under one factor."""
+OPTIMIZERS = ("adamw", "muon")
 
-    def __init__(self, model: nn.Module, matrix_lr: float, other_lr: float) -> None:
-        """Peak learning rates; Muon's is in the scale of AdamW (its update is matched in RMS)."""
-        named = list(model.named_parameters())
-        matrices = [p for name, p in named if p.dim() == 2 and "embed" not in name]
-        others = [p for name, p in named if p.dim() != 2 or "embed" in name]
-        self.parameters = matrices + others
+
+class Optimizers:
+    """AdamW for embedding, head and norms, the same or Muon for the matrices of the layers.
+
+    Both follow one factor. Peak learning rates are in the scale of AdamW: the update of Muon is
+    matched to it in RMS.
+    """
+
+    def __init__(
+        self, model: nn.Module, matrix_lr: float, other_lr: float, matrices: str = "muon"
+    ) -> None:
+        """`matrices` is the optimiser of the layers' matrices, one of OPTIMIZERS."""
+        inside: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, one in model.named_parameters():
+            outer = one.dim() != 2 or "embed" in name or "lm_head" in name
+            (others if outer else inside).append(one)
+        self.parameters = inside + others
         self.peaks = (matrix_lr, other_lr)
-        self.parts: Sequence[torch.optim.Optimizer] = (
-            torch.optim.Muon(
-                matrices, lr=matrix_lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
-            ),
-            torch.optim.AdamW(
-                others, lr=other_lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True
-            ),
-        )
+        make = _muon if matrices == "muon" else _adamw
+        self.parts = (make(inside, matrix_lr), _adamw(others, other_lr))
 
     def step(self, factor: float) -> float:
         """Clip, update and clear the gradients; returns their norm before clipping."""
@@ -77,14 +80,14 @@ class Optimizers:
             part.zero_grad(set_to_none=True)
         return norm
 
-    def state(self) -> list[dict[str, Any]]:
+    def state_dict(self) -> dict[str, Any]:
         """State of both optimisers, for a checkpoint."""
-        return [part.state_dict() for part in self.parts]
+        return {str(index): part.state_dict() for index, part in enumerate(self.parts)}
 
-    def load_state(self, states: Sequence[dict[str, Any]]) -> None:
-        """Restore what `state` gave."""
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for index, part in enumerate(self.parts):
+            part.load_state_dict(state_dict[str(index)])
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,21 @@ class Progress:
     used_s: float
 
 
+def _muon(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.Muon(parameters, lr=lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+
+
+def _adamw(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+
+
 def save_checkpoint(path: Path, model: nn.Module, opts: Optimizers, progress: Progress) -> None:
     """Write everything that a restart needs; the old file stays until the new one is whole."""
     part = path.with_suffix(".part")
     torch.save(
         {
             "model": model.state_dict(),
-            "optimizers": opts.state(),
+            "optimizers": opts.state_dict(),
             "steps": progress.steps,
             "tokens": progress.tokens,
             "used_s": progress.used_s,
@@ -116,7 +127,7 @@ def load_checkpoint(path: Path, model: nn.Module, opts: Optimizers) -> Progress:
     """Restore model and optimisers from `path` if it exists, and say where the run stood."""
     if not path.exists():
         return Progress(0, 0, 0.0)
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(saved["model"])
-    opts.load_state(saved["optimizers"])
+    opts.load_state_dict(saved["optimizers"])
     return Progress(saved["steps"], saved["tokens"], saved["used_s"])

@@ -1,0 +1,345 @@
+"""Training of a parallel drafter (ParallelSpec, arXiv 2410.05589; PARD, arXiv 2504.18583).
+
+A small causal LM learns to fill `depths` positions in one forward, in the layout of `group_mask`.
+With one depth this is the distillation of a plain draft model. The run is counted in steps: what a
+step learns follows from the options, the data and its number, so a run that was interrupted ends
+with the weights of one that was not (exactly, on the same devices).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
+from transformers.utils import logging as hub_logging
+
+from specrt.train.data import Example
+from specrt.train.distill import teacher_loss
+from specrt.train.generate import TOP
+from specrt.train.group_batches import GroupBatch, batch_plan, make_group_batch
+from specrt.train.group_mask import Cod, dense_mask, input_ids, mask_rule, position_ids
+from specrt.train.mask_drafter import (
+    MaskDrafter,
+    export_drafter,
+    mask_token,
+    read_config,
+    start_drafter,
+    weights_hash,
+)
+from specrt.train.parallel_report import Check, Report, resume_report, write_report
+from specrt.train.position_acceptance import measure_positions
+from specrt.train.rows import Row, check_tokens, read_examples, shared_tokenizer
+from specrt.train.schedule import (
+    OPTIMIZERS,
+    Optimizers,
+    Progress,
+    Schedule,
+    load_checkpoint,
+    save_checkpoint,
+)
+from specrt.train.validation import Prompts, file_prompts, greedy_paths, hold_out
+
+log = logging.getLogger(__name__)
+
+LOSSES = ("kl", "ce")
+PRECISIONS = ("bf16", "f32")
+# Tokens that a draft model proposes in a round when it is measured.
+DRAFTS = 8
+# Elements of a sequence beyond which a GPU gets a block mask instead of a dense one.
+_DENSE_ELEMENTS = 4096
+
+
+@dataclass(frozen=True)
+class ParallelOptions:
+    """Everything that a run depends on; the defaults suit a draft model of some hundred million.
+
+    `batch_tokens` are real tokens (padding included) of a step on each device; masks come on top.
+    `depth_decay` weighs depth d by its d-th power: a late draft counts only if those before agree.
+    """
+
+    target: Path
+    draft: Path
+    data: tuple[Path, ...]
+    out: Path
+    validation: tuple[Path, ...] = ()
+    depths: int = 8
+    layers: int | None = None
+    scratch: bool = False
+    loss: str = "kl"
+    depth_decay: float = 0.9
+    cod: Cod = field(default_factory=lambda: Cod(0.7, 0.2))
+    steps: int = 2000
+    batch_tokens: int = 4096
+    max_length: int = 512
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-4
+    schedule: Schedule = field(default_factory=lambda: Schedule(0.03, 0.7))
+    precision: str = "bf16"
+    check_s: float = 240.0
+    validation_prompts: int = 16
+    validation_tokens: int = 128
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        choices = {"loss": LOSSES, "precision": PRECISIONS, "optimizer": OPTIMIZERS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"unknown {name} {getattr(self, name)!r}; there are {', '.join(known)}"
+                )
+        if not 0.0 < self.depth_decay <= 1.0:
+            raise ValueError(f"depth_decay must be in (0, 1], not {self.depth_decay}")
+        for name in ("depths", "steps", "batch_tokens", "validation_prompts", "validation_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.max_length < 2:
+            raise ValueError(f"max_length must be at least 2, not {self.max_length}")
+        if self.learning_rate <= 0.0:
+            raise ValueError(f"the learning rate must be positive, not {self.learning_rate}")
+
+
+def element_losses(scores: Tensor, batch: GroupBatch, top: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Loss (n) of each learned element: to the teacher's best tokens `top`, or to the labels."""
+    logq = scores.float().log_softmax(-1)
+    if top is None:
+        return F.nll_loss(logq, batch.labels, reduction="none")
+    ids, logp = (part[batch.table_row] for part in top)
+    return teacher_loss(logq, ids, logp)
+
+
+def depth_weighted(losses: Tensor, depth_of: Tensor, decay: float) -> Tensor:
+    """Mean of losses (n) with weights decay^depth."""
+    weights = decay**depth_of
+    return (weights * losses).sum() / weights.sum()
+
+
+@torch.inference_mode()
+def teacher_scores(target: PreTrainedModel, batch: GroupBatch) -> tuple[Tensor, Tensor]:
+    """The target's best tokens (m, TOP) and their log-probabilities at the answer tokens."""
+    scores = target(batch.ids).logits.flatten(0, 1)[batch.table].float()
+    logp, ids = scores.log_softmax(-1).topk(min(TOP, scores.shape[-1]))
+    return ids.clone(), logp.clone()
+
+
+class Run:
+    """One run: the models, the data, and where the checkpoint and the results go."""
+
+    def __init__(self, options: ParallelOptions) -> None:
+        self.options = options
+        self.work = options.out / "work"
+        self.accelerator = Accelerator(mixed_precision="no")  # `loss` casts; checks are in float32
+        torch.manual_seed(options.seed)
+        self.target = load_target(options.target).to(self.accelerator.device)
+        vocab = self.target.config.vocab_size + (1 if options.depths > 1 else 0)
+        causal = start_drafter(options.draft, vocab, options.layers, options.scratch)
+        if options.depths > 1:
+            causal.config.pard_token = vocab - 1
+        self.drafter = MaskDrafter(causal).train()
+        self.mask_id = vocab - 1
+        self.drafts = options.depths if options.depths > 1 else DRAFTS
+        elements = options.max_length * options.depths
+        self.flex = self.accelerator.device.type == "cuda" and elements > _DENSE_ELEMENTS
+        causal.set_attn_implementation("flex_attention" if self.flex else "sdpa")
+        self.model = self.accelerator.prepare(self.drafter)
+        rate = options.learning_rate
+        self.opts = Optimizers(self.drafter, rate, rate, options.optimizer)
+        self.target_hash = weights_hash(options.target)
+        with self.accelerator.main_process_first():  # it writes what the others find
+            self.examples, self.paths = self._data()
+
+    def _data(self) -> tuple[list[Row], list[Example]]:
+        options = self.options
+        self.work.mkdir(parents=True, exist_ok=True)
+        tokenizer = shared_tokenizer(options.target, options.draft, self.work)
+        rows = read_examples(options.data, tokenizer, _end_token(self.target), options.max_length)
+        check_tokens(rows, self.target.config.vocab_size)
+        most, longest = options.validation_prompts, options.max_length
+        prompts: Prompts
+        if options.validation:
+            prompts = file_prompts(options.validation, tokenizer, most, longest)
+        else:
+            rows, prompts = hold_out(rows, most)
+        kept = self.work / "validation.json"
+        paths = greedy_paths(
+            self.target, self.target_hash, prompts, options.validation_tokens, kept
+        )
+        return rows, paths
+
+    def batches(self, done: int) -> Iterator[GroupBatch]:
+        """This device's batches from step `done` on."""
+        options, rank = self.options, self.accelerator.process_index
+        plan = batch_plan(self.examples, options.batch_tokens, options.seed)
+        mine = itertools.islice(plan, rank, None, self.accelerator.num_processes)
+        for step, picked in enumerate(mine):
+            if step >= done:
+                random = np.random.default_rng((options.seed, step, rank))
+                rows = [self.examples[index] for index in picked]
+                yield make_group_batch(rows, options.depths, options.cod, random)
+
+    def loss(self, batch: GroupBatch) -> Tensor:
+        """Forward of one batch, and its mean loss."""
+        batch = batch.to(self.accelerator.device)
+        anchors, depths = batch.anchors, batch.depths
+        seen: object
+        if self.flex:
+            from torch.nn.attention.flex_attention import create_block_mask
+
+            b, s = anchors.shape
+            seen = create_block_mask(
+                mask_rule(anchors, depths), b, None, s, s, device=str(anchors.device)
+            )
+        else:
+            seen = dense_mask(anchors, depths)
+        top = batch.top
+        if self.options.loss == "kl" and top is None:
+            top = teacher_scores(self.target, batch)
+        bf16 = self.options.precision == "bf16"
+        with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=bf16):
+            scores = self.model(
+                input_ids(batch.ids, anchors, depths, self.mask_id),
+                position_ids(anchors, depths),
+                seen,
+                batch.rows,
+            )
+        losses = element_losses(scores, batch, top if self.options.loss == "kl" else None)
+        return depth_weighted(losses, batch.depth_of, self.options.depth_decay)
+
+    def step(self, batch: GroupBatch, factor: float) -> float:
+        """One update; returns its loss."""
+        loss = self.loss(batch)
+        self.accelerator.backward(loss)
+        self.opts.step(factor)
+        return loss.item()
+
+    def report(self) -> Report:
+        """A report without checks."""
+        options = self.options
+        return Report(
+            target=options.target.resolve().name,
+            target_sha256=self.target_hash,
+            start=options.draft.resolve().name,
+            depths=options.depths,
+            parameters=sum(one.numel() for one in self.drafter.parameters()),
+            data=tuple(path.name for path in options.data),
+            options=training_options(options),
+            validation_prompts=len(self.paths),
+            baseline=self.baseline(),
+            checks=(),
+        )
+
+    def baseline(self) -> Check | None:
+        """The check of the draft that training starts from, if it drafts token by token."""
+        options = self.options
+        main = self.accelerator.is_main_process
+        if not main or options.scratch or mask_token(read_config(options.draft)) is not None:
+            return None
+        plain = LlamaForCausalLM.from_pretrained(options.draft, dtype=torch.float32)
+        drafter = MaskDrafter(plain.to(self.accelerator.device))
+        measured = measure_positions(drafter, self.paths, self.drafts)
+        return Check(0, 0, 0.0, measured.by_position, measured.mean_length)
+
+    def check(self, progress: Progress, loss: float) -> Check:
+        """Measure the validation slice; the drafter's attention is dense here, paths are short."""
+        implementation = self.drafter.causal.config._attn_implementation
+        self.drafter.causal.set_attn_implementation("sdpa")
+        measured = measure_positions(self.drafter, self.paths, self.drafts)
+        self.drafter.causal.set_attn_implementation(implementation)
+        check = Check(
+            progress.steps, progress.tokens, loss, measured.by_position, measured.mean_length
+        )
+        log.info("%s", check.line())
+        return check
+
+    def save(self, progress: Progress, report: Report) -> None:
+        """Write the folder of the drafter if the last check is the best one, report, checkpoint."""
+        if report.best is report.checks[-1]:
+            export_drafter(
+                self.drafter.causal, self.options.depths, self.options.target, self.options.out
+            )
+        write_report(report, self.options.out)
+        # Last, so that a run that goes on from it finds its folder and report.
+        save_checkpoint(self.work / "checkpoint.pt", self.drafter, self.opts, progress)
+
+
+def training_options(options: ParallelOptions) -> dict[str, object]:
+    """The numbers of a run that its report names, as JSON."""
+    return {
+        "loss": options.loss,
+        "depth_decay": options.depth_decay,
+        "cod_ratio": options.cod.ratio,
+        "cod_floor": options.cod.floor,
+        "steps": options.steps,
+        "batch_tokens": options.batch_tokens,
+        "max_length": options.max_length,
+        "optimizer": options.optimizer,
+        "learning_rate": options.learning_rate,
+        "warm_share": options.schedule.warm_share,
+        "decay_share": options.schedule.decay_share,
+        "precision": options.precision,
+        "seed": options.seed,
+    }
+
+
+def load_target(folder: Path) -> PreTrainedModel:
+    """The target, in evaluation mode, in its own dtype. Raises ValueError."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} is no Hugging Face model folder: it has no config.json")
+    hub_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # ours is the one bar
+    dtype = "auto" if torch.cuda.is_available() else torch.float32
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model.train(False)
+    return model
+
+
+def _end_token(target: PreTrainedModel) -> int:
+    """The token that ends a response: the first one that ends generation. Raises ValueError."""
+    ends = target.generation_config.eos_token_id
+    if ends is None:
+        raise ValueError("the target names no eos_token_id, which training responses end with")
+    return int(ends[0] if isinstance(ends, list) else ends)
+
+
+def train_parallel(options: ParallelOptions) -> Report:
+    """Train a drafter, or go on from the checkpoint in `options.out`; returns what was measured.
+
+    Writes into `out`: the drafter as a Hugging Face folder with a model card, `training.json` and
+    `training.png` of loss and acceptance, and `work/` with the checkpoint.
+
+    Raises:
+        ValueError: an option, a model or the data is not fit for it; the message says which.
+    """
+    run = Run(options)
+    main = run.accelerator.is_main_process
+    report = resume_report(options.out, run.report())
+    progress = load_checkpoint(run.work / "checkpoint.pt", run.drafter, run.opts)
+    report = report.until(progress.steps)
+    started = time.monotonic() - progress.used_s
+    saved_s, smooth = progress.used_s, report.checks[-1].loss if report.checks else None
+    steps, tokens = progress.steps, progress.tokens
+    with tqdm(total=options.steps, initial=steps, unit="step", disable=not main) as bar:
+        for batch in itertools.islice(run.batches(steps), max(0, options.steps - steps)):
+            loss = run.step(batch, options.schedule.factor(steps / options.steps))
+            smooth = loss if smooth is None else 0.98 * smooth + 0.02 * loss
+            steps, tokens = steps + 1, tokens + batch.elements * run.accelerator.num_processes
+            bar.update()
+            bar.set_postfix_str(f"{tokens / 1e6:.2f}M elements, loss {smooth:.3f}")
+            used_s = time.monotonic() - started
+            if main and (steps == options.steps or used_s - saved_s > options.check_s):
+                saved_s = used_s
+                progress = Progress(steps, tokens, used_s)
+                report = report.with_check(run.check(progress, smooth))
+                run.save(progress, report)
+    run.accelerator.wait_for_everyone()
+    return report

@@ -1,0 +1,68 @@
+"""The command line of `specrt train`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from specrt.cli import train
+from specrt.cli.main import main
+
+DEMO = Path(__file__).parents[2] / "python" / "specrt" / "demo"
+
+
+def run(kind: str, *more: str | Path) -> int:
+    draft = ["--draft", str(DEMO / "draft")]
+    return main(["train", kind, str(DEMO / "target"), *draft, *map(str, more)])
+
+
+def test_trains_a_drafter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "What is 2 + 3?", "response": "2 + 3 = 5"}\n' * 10)
+    small = ("--steps", "1", "--batch-tokens", "64", "--precision", "f32")
+    assert run("parallel", "--data", rows, "-o", tmp_path / "out", "--depths", "2", *small) == 0
+    assert "mean length" in capsys.readouterr().out
+    assert '"pard_token": 8192' in (tmp_path / "out" / "config.json").read_text()
+
+
+def test_parser_does_not_load_torch() -> None:
+    code = (
+        "import sys; from specrt.cli.main import make_parser; make_parser();"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "_NEEDED", ("torch", "a_package_that_is_not_there"))
+    assert run("draft", "--data", tmp_path, "-o", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "training needs a_package_that_is_not_there" in error
+    assert "pip install 'specrt[train]'" in error
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "text"),
+    [
+        ("parallel", ("--depths", "1"), "for one, use: train draft"),
+        ("parallel", ("--cod-ratio", "2"), "ratio must be in (0, 1]"),
+        ("draft", ("--loss", "huber"), "unknown loss 'huber'"),
+        ("draft", (), "cannot read training rows from nowhere.jsonl"),
+    ],
+)
+def test_bad_arguments(
+    kind: str,
+    more: tuple[str, ...],
+    text: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(kind, "--data", "nowhere.jsonl", "-o", tmp_path / "out", *more) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("specrt: error: ")
+    assert text in error
