@@ -236,8 +236,8 @@ void validate_header(const Plan& plan) {
     SPECRT_CHECK(header.eos[i] >= 0 && header.eos[i] < header.vocab, "end-of-sequence token ",
                  header.eos[i]);
   }
-  SPECRT_CHECK(header.mask_token >= 0 && header.mask_token <= header.vocab, "mask token ",
-               header.mask_token - 1, " of a vocabulary of ", header.vocab);
+  SPECRT_CHECK(header.mask_token >= 0 && header.mask_token <= header.vocab, "mask token field ",
+               header.mask_token, " of a vocabulary of ", header.vocab);
   SPECRT_CHECK(header.head_begin >= 0 && static_cast<size_t>(header.head_begin) <= plan.ops.size(),
                "head begins at op ", header.head_begin);
   check_id("logits buffer", header.logits_buffer, plan.buffers.size(), true);
