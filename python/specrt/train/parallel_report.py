@@ -92,9 +92,7 @@ def write_report(report: Report, out: Path) -> None:
 def _card(report: Report) -> str:
     parallel = report.depths > 1
     kind = "Parallel drafter" if parallel else "Draft model"
-    does = (
-        f"drafts {report.depths} positions in one forward" if parallel else "drafts token by token"
-    )
+    does = f"{report.depths} positions in one forward" if parallel else "token by token"
     rows = [("this drafter", report.best)]
     if report.baseline is not None:
         rows.append((f"{report.start}, token by token", report.baseline))
