@@ -9,7 +9,7 @@ from specrt import LLM, SamplingParams
 from specrt.eval.overlap import draft_overlap
 from specrt.methods import METHODS, Pace
 
-# pearl:parallel needs another drafter: test_parallel.py.
+# pearl:parallel needs another drafter: test_parallel_decoding.py.
 PEARL = tuple(m for m in METHODS if m.startswith("pearl") and m != "pearl:parallel")
 PROMPT = "one two one two one two three"
 
