@@ -132,7 +132,7 @@ class CpuBackend : public Backend {
       fail_argument("a stream on cores [", share.first_core, ", ", share.first_core + cores,
                     ") of a backend with ", threads_);
     }
-    const Spinning spinning = cores < threads_ ? Spinning::long_ : Spinning::brief;
+    const Spinning spinning = cores < threads_ ? Spinning::patient : Spinning::brief;
     return std::make_unique<CpuStream>(kernels_, cores, spinning);
   }
 

@@ -31,8 +31,8 @@ void CpuEvent::wait() {
 }
 
 std::shared_ptr<Failure> CpuEvent::wait_as_worker(Spinning spinning) {
-  constexpr int kLongSpins = 40;  // about 2 ms
-  const int spins = spinning == Spinning::long_ ? kLongSpins : 1;
+  constexpr int kPatientSpins = 40;  // about 2 ms
+  const int spins = spinning == Spinning::patient ? kPatientSpins : 1;
   for (int i = 0; i < spins; ++i) {
     if (spin_until([this] { return ready(); })) return failure_;
   }

@@ -40,8 +40,8 @@ class Failure {
 // How long a worker spins for another stream's event. Waking up from sleep takes as long as several
 // draft steps of a small model, and comes in every round of loops that overlap.
 enum class Spinning {
-  brief,  // the other stream may need this core
-  long_,  // streams have cores of their own
+  brief,    // the other stream may need this core
+  patient,  // streams have cores of their own
 };
 
 class CpuEvent : public EventState {

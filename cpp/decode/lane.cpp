@@ -43,7 +43,7 @@ void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {
 }
 
 void Lane::enqueue_catch_up(int32_t positions) {
-  const int32_t rows = kMaxStepRows / static_cast<int32_t>(sequences_.size());
+  const int32_t rows = most_rows();
   for (size_t s = 0; s < sequences_.size(); ++s) {
     backend().begin_catch_up(stream_, {.sequence = sequences_[s]->cells(),
                                        .span = span(s),

@@ -29,6 +29,8 @@ class Lane {
   Backend& backend() const { return model_.backend(); }
   size_t size() const { return sequences_.size(); }
   Sequence& sequence(size_t s) const { return *sequences_[s]; }
+  // Rows that a step has for each sequence at most.
+  int32_t most_rows() const { return kMaxStepRows / static_cast<int32_t>(sequences_.size()); }
   StepSpan* span(size_t s) const { return spans_.as<StepSpan>() + s; }
 
   // When its steps ran, those of prompts left out; null without a clock.

@@ -55,7 +55,7 @@ int32_t Loop::context_class(int32_t positions) const {
 }
 
 int32_t Loop::row_class(int32_t rows) const {
-  const int32_t most = kMaxStepRows / static_cast<int32_t>(target_.size());
+  const int32_t most = target_.most_rows();
   SPECRT_CHECK(rows <= most, "a step of ", target_.size(), " sequences cannot verify ", rows,
                " rows of each");
   int32_t size = kFewestRows;

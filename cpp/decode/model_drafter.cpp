@@ -16,23 +16,9 @@ int32_t ModelDrafter::slack(int32_t capacity) const {
   return std::min(std::max(kFewestRows, capacity + 2), catch_up_rows());
 }
 
-int32_t ModelDrafter::catch_up_rows() const {
-  return kMaxStepRows / static_cast<int32_t>(lane_.size());
-}
-
-void ModelDrafter::enqueue_catch_up(int32_t positions) { lane_.enqueue_catch_up(positions); }
-
 void ModelDrafter::enqueue_draft(const DraftRequest& request) {
   const int32_t rows = slack(request.capacity);
-  for (size_t s = 0; s < lane_.size(); ++s) {
-    backend().begin_draft(stream(), {.sequence = lane_.sequence(s).cells(),
-                                     .span = lane_.span(s),
-                                     .plan = {.capacity = request.capacity,
-                                              .bonus_rows = request.bonus_rows,
-                                              .window = window(),
-                                              .catch_up_rows = rows,
-                                              .order = request.order}});
-  }
+  begin_draft(request, rows, Drafting::one_by_one);
   enqueue_step(rows, request.positions, 0);
   for (int32_t index = 1; index < request.capacity; ++index) {
     enqueue_step(1, request.positions, index);

@@ -22,25 +22,9 @@ int32_t ParallelDrafter::slack(int32_t capacity) const {
   return fed;
 }
 
-int32_t ParallelDrafter::catch_up_rows() const {
-  return kMaxStepRows / static_cast<int32_t>(lane_.size());
-}
-
-void ParallelDrafter::enqueue_catch_up(int32_t positions) { lane_.enqueue_catch_up(positions); }
-
 void ParallelDrafter::enqueue_draft(const DraftRequest& request) {
   const int32_t fed = slack(request.capacity);
-  for (size_t s = 0; s < lane_.size(); ++s) {
-    backend().begin_draft(stream(), {.sequence = lane_.sequence(s).cells(),
-                                     .span = lane_.span(s),
-                                     .plan = {.capacity = request.capacity,
-                                              .bonus_rows = request.bonus_rows,
-                                              .window = window(),
-                                              .catch_up_rows = fed,
-                                              .order = request.order,
-                                              .drafting = Drafting::at_once,
-                                              .mask_token = lane_.model().mask_token()}});
-  }
+  begin_draft(request, fed, Drafting::at_once);
   const int32_t rows = fed + request.capacity - 1;
   lane_.enqueue_step(rows, request.positions, Head::all);
   RowsView logits = lane_.model().logits();

@@ -6,11 +6,11 @@
 //   target stream:                           | feed the tail    | wait for the draft | judge,
 //   commit
 //
-// Pre-verify is a tail of one token: the row that it feeds judges the first drafted token
-// (section 4.1 of the paper). Post-verify is a longer tail: all that was drafted in the round
-// before (section 4.2). If everything holds, the draft becomes the next tail, without a bonus
-// token; if something is refused, the draft is dropped with it. A round without a draft gives the
-// bonus token instead, so a draft length of 0 is one autoregressive step.
+// The paper's pre-verify is a tail of one token: the row that it feeds judges the first drafted
+// token. Its post-verify is a longer tail: all that was drafted in the round before. If everything
+// holds, the draft becomes the next tail, without a bonus token; if something is refused, the draft
+// is dropped with it. A round without a draft gives the bonus token instead, so a draft length of 0
+// is one autoregressive step.
 #pragma once
 
 #include "decode/loop.h"

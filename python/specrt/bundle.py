@@ -36,11 +36,6 @@ class Bundle:
         return "draft" in self.drafters
 
     @property
-    def has_parallel(self) -> bool:
-        """Whether a drafter that fills masks is there."""
-        return "parallel" in self.drafters
-
-    @property
     def curves(self) -> dict[str, Any] | None:
         """Step times measured on some machine, or None before `specrt tune`."""
         curves = self.manifest.get("curves")

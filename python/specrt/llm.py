@@ -85,6 +85,8 @@ class LLM:
         self.threads = threads or cores
         _check_draft_threads(draft_threads, self.threads)
         choice = choose_method(self.bundle, method, num_speculative_tokens, speculative_config)
+        if draft_threads is not None and method != "auto" and not choice.overlaps:
+            raise ValueError(f'draft_threads belong to "pearl" methods, not {choice.method!r}')
         self._choice: MethodChoice = choice
         self.tokenizer = Tokenizer(self.bundle.path)
         options = _core.LLMOptions()

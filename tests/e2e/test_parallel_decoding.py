@@ -1,6 +1,7 @@
 """The drafter that fills masks: same tokens, and drafts that its own logits foretell."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,19 @@ def test_a_parallel_drafter_alone(models: Path, tmp_path: Path, plain: LLM) -> N
     params = SamplingParams(temperature=0, max_tokens=10)
     [out] = LLM(bundle, "parallel", 3, threads=1).generate([PROMPT], params)
     assert out.token_ids == plain.generate([PROMPT], params)[0].token_ids
+
+
+def test_a_mask_within_the_vocabulary(models: Path, tmp_path: Path, plain: LLM) -> None:
+    """As PARD has it: a token that the tokenizer does not use."""
+    drafter = tmp_path / "drafter"
+    shutil.copytree(models / "target", drafter)
+    config = json.loads((drafter / "config.json").read_text())
+    (drafter / "config.json").write_text(json.dumps(config | {"pard_token": 5}))
+    bundle = bundle_of(models / "target", tmp_path / "bundle", draft=drafter)
+    params = SamplingParams(temperature=0, max_tokens=20)
+    [out] = LLM(bundle, "parallel", 3, threads=1).generate([PROMPT], params)
+    assert out.token_ids == plain.generate([PROMPT], params)[0].token_ids
+    assert sum(r.accepted for r in out.metrics.rounds) > 0
 
 
 def test_two_drafts_of_a_kind_are_refused(models: Path, tmp_path: Path) -> None:

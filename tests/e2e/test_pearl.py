@@ -81,6 +81,11 @@ def test_impossible_shares_are_refused(draft_threads: int, tiny_bundle: Path) ->
         LLM(tiny_bundle, "pearl", 4, threads=2, draft_threads=draft_threads)
 
 
+def test_shares_are_refused_where_nothing_overlaps(tiny_bundle: Path) -> None:
+    with pytest.raises(ValueError, match='draft_threads belong to "pearl" methods'):
+        LLM(tiny_bundle, "speculative", 4, threads=2, draft_threads=1)
+
+
 @pytest.mark.cpu_only("steps of a CUDA engine are not clocked")
 def test_paced_steps_last_as_long_as_told_and_overlap(tiny_bundle: Path, plain: LLM) -> None:
     pace = Pace(target_ms=8.0, draft_ms=2.0)

@@ -1,0 +1,28 @@
+// What drafters with a model of their own share: a lane, whose cache they keep up to date.
+#pragma once
+
+#include "decode/drafter.h"
+#include "decode/lane.h"
+
+namespace specrt {
+
+class LaneDrafter : public Drafter {
+ public:
+  explicit LaneDrafter(Lane& lane) : lane_(lane) {}
+
+  Stream& stream() const override { return lane_.stream(); }
+  Backend& backend() const override { return lane_.backend(); }
+  const StepClock* clock() const override { return lane_.clock(); }
+  int32_t window() const override { return lane_.model().context(); }
+  int32_t catch_up_rows() const override { return lane_.most_rows(); }
+  void enqueue_catch_up(int32_t positions) override { lane_.enqueue_catch_up(positions); }
+
+ protected:
+  // The first op of a draft: plans the lane's first step, which feeds at most `catch_up_rows`
+  // tokens that the cache lacks.
+  void begin_draft(const DraftRequest& request, int32_t catch_up_rows, Drafting drafting);
+
+  Lane& lane_;
+};
+
+}  // namespace specrt
