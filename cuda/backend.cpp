@@ -183,12 +183,23 @@ class CudaBackend final : public Backend {
   void clock_step(Stream&, const ClockStepArgs&) override {
     fail("steps of a CUDA engine cannot be traced or paced; use a CPU engine");
   }
+  void pick_candidates(Stream& stream, const PickCandidatesArgs& args) override {
+    check(args);
+    cuda::pick_candidates(handle(stream), args);
+  }
+  void grow_tree(Stream& stream, const GrowTreeArgs& args) override {
+    cuda::grow_tree(handle(stream), args);
+  }
   void feed_tail(Stream& stream, const FeedTailArgs& args) override {
     cuda::feed_tail(handle(stream), args);
   }
   void judge(Stream& stream, const JudgeArgs& args) override {
     check(args);
-    cuda::judge(handle(stream), args);
+    if (args.tree != nullptr) {
+      cuda::judge_tree(handle(stream), args);
+    } else {
+      cuda::judge(handle(stream), args);
+    }
   }
 
  private:

@@ -59,7 +59,9 @@ __global__ void embed_kernel(const __grid_constant__ EmbedArgs args) {
   const auto r = static_cast<int32_t>(blockIdx.x);
   const Row row = row_at(args.rows, r);
   if (!row.exists) return;
-  const int32_t token = args.rows.segments.data()[row.segment].tok[row.position];
+  const Segment& segment = args.rows.segments.data()[row.segment];
+  const int32_t token =
+      segment.row_tokens != nullptr ? segment.row_tokens[row.index] : segment.tok[row.position];
   auto* out = args.out.row<float>(r);
   if (token < 0 || token >= args.table.rows) {
     for (auto k = static_cast<int32_t>(threadIdx.x); k < args.table.cols; k += kThreads) {

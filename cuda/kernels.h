@@ -21,8 +21,11 @@ void propose_ngram(cudaStream_t stream, const ProposeNgramArgs& args);
 void begin_catch_up(cudaStream_t stream, const BeginCatchUpArgs& args);
 void begin_draft(cudaStream_t stream, const BeginDraftArgs& args);
 void pick_draft(cudaStream_t stream, const PickDraftArgs& args);
+void pick_candidates(cudaStream_t stream, const PickCandidatesArgs& args);
 void feed_tail(cudaStream_t stream, const FeedTailArgs& args);
-void judge(cudaStream_t stream, const JudgeArgs& args);
+void grow_tree(cudaStream_t stream, const GrowTreeArgs& args);
+void judge(cudaStream_t stream, const JudgeArgs& args);       // a chain
+void judge_tree(cudaStream_t stream, const JudgeArgs& args);  // with a shape
 
 // Bytes of AttentionArgs::scratch: the partial results of every row, head and split.
 size_t attention_scratch(const AttentionArgs& args);

@@ -14,7 +14,7 @@ __device__ __forceinline__ bool is_first_thread() { return threadIdx.x == 0; }
 
 }  // namespace
 
-// feed_prompt, begin_catch_up, begin_draft, feed_tail: the functions of these names
+// feed_prompt, begin_catch_up, begin_draft, feed_tail, grow_tree: the functions of these names
 // cells and span of the sequence, a few words each; no op aliases another's memory
 // grid 1, block 32, of which the first thread works; latency bound
 __global__ void feed_prompt_kernel(const __grid_constant__ FeedPromptArgs args) {
@@ -46,6 +46,13 @@ __global__ void feed_tail_kernel(const __grid_constant__ FeedTailArgs args) {
   feed_tail(cells, *args.span);
 }
 
+__global__ void grow_tree_kernel(const __grid_constant__ GrowTreeArgs args) {
+  pdl_launch();
+  pdl_wait();
+  if (!is_first_thread()) return;
+  grow_tree(*args.sequence.cells, args.sequence.tok, *args.sequence.tree, *args.shape, *args.span);
+}
+
 void feed_prompt(cudaStream_t stream, const FeedPromptArgs& args) {
   launch(stream, feed_prompt_kernel, 1, kThreads, 0, args, {.pdl = true});
 }
@@ -56,6 +63,10 @@ void begin_catch_up(cudaStream_t stream, const BeginCatchUpArgs& args) {
 
 void begin_draft(cudaStream_t stream, const BeginDraftArgs& args) {
   launch(stream, begin_draft_kernel, 1, kThreads, 0, args, {.pdl = true});
+}
+
+void grow_tree(cudaStream_t stream, const GrowTreeArgs& args) {
+  launch(stream, grow_tree_kernel, 1, kThreads, 0, args, {.pdl = true});
 }
 
 void feed_tail(cudaStream_t stream, const FeedTailArgs& args) {

@@ -63,6 +63,16 @@ JudgeOptions judge_options(const LLMOptions& options, const Engine& engine) {
           .vocab = header.vocab};
 }
 
+int32_t tree_nodes(const LLMOptions& options) {
+  if (options.tree_nodes < 0 || options.tree_nodes >= kMaxStepRows) {
+    fail_argument("tree_nodes must be in [0, ", kMaxStepRows - 1, "], not ", options.tree_nodes);
+  }
+  if (options.tree_nodes > 0 && options.rule != AcceptanceRule::exact) {
+    fail_argument("trees of drafts are judged by the rule exact only; set tree_nodes to 0");
+  }
+  return options.tree_nodes;
+}
+
 LaneOptions lane_options(const LLMOptions& options, double pace_ms) {
   constexpr double kSlowest = 60'000;
   if (!(pace_ms >= 0 && pace_ms <= kSlowest)) {
@@ -142,6 +152,7 @@ struct LLM::State {
         target.lane, drafter,
         GeneratorOptions{.loop = options.loop,
                          .draft_tokens = options.num_speculative_tokens,
+                         .tree_nodes = tree_nodes(options),
                          .run_ahead = options.run_ahead,
                          .step_costs = options.step_costs,
                          .prefix_caching = options.enable_prefix_caching ? PrefixCaching::on

@@ -163,6 +163,9 @@ class CpuBackend : public Backend {
     own_stream(stream).enqueue(std::move(op));
   }
   void pick_draft(Stream& stream, const PickDraftArgs& args) override { checked(stream, args); }
+  void pick_candidates(Stream& stream, const PickCandidatesArgs& args) override {
+    checked(stream, args);
+  }
   void judge(Stream& stream, const JudgeArgs& args) override { checked(stream, args); }
 
   void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) override {
@@ -186,6 +189,9 @@ class CpuBackend : public Backend {
     own_stream(stream).enqueue(args);
   }
   void feed_tail(Stream& stream, const FeedTailArgs& args) override {
+    own_stream(stream).enqueue(args);
+  }
+  void grow_tree(Stream& stream, const GrowTreeArgs& args) override {
     own_stream(stream).enqueue(args);
   }
   void clock_step(Stream& stream, const ClockStepArgs& args) override {

@@ -53,7 +53,9 @@ void run(const Kernels& kernels, const EmbedArgs& args, Team&) {
   RowList list = list_rows(args.rows);
   for (int32_t i = 0; i < list.count; ++i) {
     Row& row = list.rows[static_cast<size_t>(i)];
-    const int32_t token = args.rows.segments[static_cast<size_t>(row.segment)].tok[row.position];
+    const Segment& segment = args.rows.segments[static_cast<size_t>(row.segment)];
+    const int32_t token = segment.row_tokens != nullptr ? segment.row_tokens[row.slot - row.base]
+                                                        : segment.tok[row.position];
     SPECRT_CHECK(token >= 0 && token < args.table.rows, "embed: token ", token,
                  " of a vocabulary of ", args.table.rows);
     row.token = token;
@@ -143,6 +145,30 @@ void run(const Kernels&, const BeginDraftArgs& args, Team&) {
   begin_draft(*args.sequence.cells, args.sequence.tok, *args.span, args.plan);
 }
 
+void run(const Kernels& kernels, const PickCandidatesArgs& args, Team& team) {
+  const Cells& cells = *args.sequence.cells;
+  const int32_t vocab = args.vocab, depths = min_i32(args.depths, cells.snap_count);
+  if (depths <= 0) return;
+  const int32_t begin = draft_row(cells, *args.span, 0, Drafting::at_once);
+  SPECRT_CHECK(begin >= 0, "pick_candidates: a draft of ", cells.snap_count, " tokens but ",
+               args.span->rows, " rows");
+  const size_t adjusting = adjust_scratch_bytes(vocab);
+  team.parallel(depths, int64_t{depths} * vocab * 64, [&](int depth, int member) {
+    std::byte* scratch =
+        team.scratch(member, adjusting + static_cast<size_t>(vocab) * sizeof(float));
+    const int32_t position = draft_position(cells, depth);
+    const float* logits = args.logits.row<float>(args.first_row + begin + depth);
+    std::array<int32_t, kTreeWidth> best{};
+    pick_several(kernels, adjust(args.sequence, logits, vocab, position, scratch), vocab, cells,
+                 position, kTreeWidth, reinterpret_cast<float*>(scratch + adjusting), best.data());
+    for (size_t i = 0; i < best.size(); ++i) args.sequence.tree->candidate[depth][i] = best[i];
+  });
+}
+
+void run(const Kernels&, const GrowTreeArgs& args, Team&) {
+  grow_tree(*args.sequence.cells, args.sequence.tok, *args.sequence.tree, *args.shape, *args.span);
+}
+
 void run(const Kernels&, const FeedTailArgs& args, Team&) {
   Cells& cells = *args.sequence.cells;
   if (args.source == TailSource::appended) append_draft(cells);
@@ -222,14 +248,16 @@ Verdict judge_by_probabilities(const JudgeArgs& args, int32_t begin, Team& team)
   return walk_rejection(cells, args.sequence.tok, KeptRows{rows}, KeyedDraws(cells.seed));
 }
 
-// Fills the round's entry of the logprob ring, which the log entry then publishes.
-void log_verdict(const JudgeArgs& args, const Verdict& verdict, int32_t begin, Team& team) {
+// Fills the round's entry of the logprob ring, which the log entry then publishes; `row_of` gives
+// the row of the step that each token was chosen from.
+template <typename RowOf>
+void log_verdict(const JudgeArgs& args, const Verdict& verdict, Team& team, const RowOf& row_of) {
   const Cells& cells = *args.sequence.cells;
   LogprobEntry& entry = args.sequence.logprobs[cells.round % args.sequence.log_slots];
   const int32_t most = min_i32(cells.logprobs - 1, args.vocab - 1);
   const int64_t bytes = static_cast<int64_t>(verdict.count) * args.vocab * sizeof(float);
   team.parallel(verdict.count, bytes, [&](int i, int) {
-    log_probabilities(args.logits.row<float>(args.first_row + begin + i), args.vocab,
+    log_probabilities(args.logits.row<float>(args.first_row + row_of(i)), args.vocab,
                       verdict.tokens[i], most, entry.tokens[i]);
   });
 }
@@ -251,10 +279,31 @@ Verdict judge_by_tokens(const Kernels& kernels, const JudgeArgs& args, int32_t b
                     [&](int32_t i, int32_t) { return chosen[static_cast<size_t>(i)]; });
 }
 
+// Of a tree only the rows on the way of the target's tokens are chosen from, few of many.
+void judge_tree(const Kernels& kernels, const JudgeArgs& args, Team& team) {
+  const SequenceCells& sequence = args.sequence;
+  const Cells& cells = *sequence.cells;
+  SPECRT_CHECK(cells.rule == Rule::exact, "judge: trees are judged by the rule exact");
+  const Verdict verdict = walk_tree(cells, sequence.tok, *sequence.tree, *args.tree,
+                                    args.span->rows, [&](int32_t row, int32_t position) {
+                                      return choose(kernels, sequence, args.logits,
+                                                    args.first_row + row, position, team, 0);
+                                    });
+  if (cells.logprobs > 0) {
+    log_verdict(args, verdict, team, [&](int32_t i) -> int32_t { return sequence.tree->path[i]; });
+  }
+  commit(sequence, verdict);
+}
+
 void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
   const Cells& cells = *args.sequence.cells;
   if (!running(cells)) {
+    if (args.tree != nullptr) args.sequence.tree->path_length = 0;
     commit(args.sequence, Verdict{});
+    return;
+  }
+  if (args.tree != nullptr) {
+    judge_tree(kernels, args, team);
     return;
   }
   const int32_t tail = cells.tail, begin = args.span->rows - tail;
@@ -262,7 +311,9 @@ void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
                " tokens after a step of ", begin + tail, " rows");
   const Verdict verdict = cells.rule == Rule::exact ? judge_by_tokens(kernels, args, begin, team)
                                                     : judge_by_probabilities(args, begin, team);
-  if (cells.logprobs > 0) log_verdict(args, verdict, begin, team);
+  if (cells.logprobs > 0) {
+    log_verdict(args, verdict, team, [&](int32_t i) { return begin + i; });
+  }
   commit(args.sequence, verdict);
 }
 

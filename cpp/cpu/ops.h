@@ -17,7 +17,7 @@ struct MoveKvOp {
 using Op = std::variant<EmbedArgs, RopeAnglesArgs, RmsNormArgs, LinearArgs, RopeKvArgs,
                         AttentionArgs, MoveKvOp, CopyToDeviceArgs, CopyToHostArgs, FeedPromptArgs,
                         ProposeNgramArgs, BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs,
-                        FeedTailArgs, JudgeArgs, ClockStepArgs>;
+                        PickCandidatesArgs, FeedTailArgs, GrowTreeArgs, JudgeArgs, ClockStepArgs>;
 
 // Throws when cells hold what the op cannot do: a slot beyond the cache, a token beyond the table.
 void run(const Kernels& kernels, const Op& op, Team& team);

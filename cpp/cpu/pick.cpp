@@ -1,6 +1,7 @@
 #include "cpu/pick.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -105,6 +106,30 @@ int32_t pick(const Kernels& kernels, const float* logits, int32_t vocab, const C
       (top_k > 0 && top_k < vocab) || sampling.top_p < 1.0f || sampling.min_p > 0.0f;
   if (!filters) return kernels.argmax_noisy(logits, vocab, temperature, seed, at);
   return noisy_best(filtered(logits, vocab, sampling), seed, at);
+}
+
+void pick_several(const Kernels& kernels, const float* logits, int32_t vocab, const Cells& cells,
+                  int32_t position, int32_t count, float* scratch, int32_t* out) {
+  constexpr int32_t kLikely = 32;
+  const float temperature = cells.sampling.temperature;
+  const uint64_t seed = cells.seed;
+  out[0] = pick(kernels, logits, vocab, cells, position);
+  std::copy_n(logits, vocab, scratch);
+  scratch[out[0]] = -std::numeric_limits<float>::infinity();
+  const int32_t most = std::min(temperature == 0.0f ? count - 1 : kLikely, vocab - 1);
+  std::array<Candidate, kLikely> likely;
+  for (int32_t i = 0; i < most; ++i) {
+    const int32_t id = kernels.argmax(scratch, vocab);
+    const float noise = temperature == 0.0f
+                            ? 0.0f
+                            : token_gumbel(seed, static_cast<uint32_t>(position), Purpose::token,
+                                           static_cast<uint32_t>(id), 0);
+    likely[static_cast<size_t>(i)] = {
+        temperature == 0.0f ? scratch[id] : scratch[id] / temperature + noise, id};
+    scratch[id] = -std::numeric_limits<float>::infinity();
+  }
+  std::sort(likely.begin(), likely.begin() + most, better);
+  for (int32_t i = 1; i < count; ++i) out[i] = likely[static_cast<size_t>(i - 1)].id;
 }
 
 void probabilities(const float* logits, int32_t vocab, const Cells& cells, float* out) {

@@ -8,11 +8,18 @@
 
 namespace specrt {
 
+// What becomes of a drafter's scores.
+enum class Branching {
+  chain,  // a token for each position
+  tree,   // candidates for each position (device/tree.h)
+};
+
 struct DraftRequest {
   int32_t capacity = 0;    // tokens to draft at most
   int32_t bonus_rows = 0;  // as in DraftPlan
   int32_t positions = 0;   // all that is fed and drafted lies below
   DraftOrder order = DraftOrder::first;
+  Branching branching = Branching::chain;
 };
 
 class Drafter {
@@ -38,6 +45,10 @@ class Drafter {
   // One step that feeds tokens, all below `positions`, which the drafter's KV cache lacks; may be
   // recorded.
   virtual void enqueue_catch_up(int32_t positions) = 0;
+
+  // Whether it can draft candidates for a tree: those for a position do not depend on the token
+  // before.
+  virtual bool can_branch() const { return false; }
 
   // One draft of every sequence; may be recorded.
   virtual void enqueue_draft(const DraftRequest& request) = 0;

@@ -54,6 +54,12 @@ const GeneratorOptions& checked(const GeneratorOptions& options, const Drafter* 
   if (options.draft_tokens < 0 || options.draft_tokens > most) {
     fail_argument("num_speculative_tokens must be in [0, ", most, "], not ", options.draft_tokens);
   }
+  if (options.tree_nodes > 0 && (options.loop != LoopKind::lockstep || drafter == nullptr ||
+                                 !drafter->can_branch() || options.draft_tokens == 0)) {
+    fail_argument(
+        "trees of drafts need a parallel drafter and drafts that are verified in turn with it; "
+        "set tree_nodes to 0");
+  }
   return options;
 }
 
@@ -90,7 +96,8 @@ struct Generator::Request {
   double read_time = 0;            // of the last entry, in seconds since `begin`
   int32_t limit = 0;
   int32_t unfed = 0;  // tokens that the drafter's KV cache lacks at most when the next round begins
-  std::optional<int32_t> next_draft;  // length of the next round's draft, once chosen
+  std::optional<int32_t> next_draft;   // length of the next round's draft, once chosen
+  std::optional<TreeShape> next_tree;  // of that draft; none: it is a chain
   std::optional<int32_t> logprobs;
   std::vector<int32_t> stop_token_ids;
   std::optional<TextStream> text;
@@ -118,6 +125,10 @@ Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& opt
       options_(checked(options, drafter)),
       loop_(make_loop(options_.loop, target, drafter)),
       draft_length_(options_.loop, options_.step_costs, options_.draft_tokens) {
+  if (options_.tree_nodes > 0) {
+    tree_planner_.emplace(options_.step_costs,
+                          TreeLimits{.depth = options_.draft_tokens, .nodes = options_.tree_nodes});
+  }
   if (target.clock() != nullptr) clocks_.push_back({EngineRole::target, target.clock()});
   if (drafter == nullptr || drafter->clock() == nullptr) return;
   clocks_.push_back({EngineRole::drafter, drafter->clock()});
@@ -221,17 +232,26 @@ void Generator::enqueue_rounds(Request& request) {
     const auto in_flight = static_cast<int32_t>(request.in_flight.size());
     const int32_t left = request.limit - request.committed - in_flight;
     if (in_flight > options_.run_ahead || left <= 0) return;
-    if (!request.next_draft) {
-      request.next_draft = draft_length_.choose({.unfed = request.unfed, .left = left});
-    }
+    if (!request.next_draft) choose_draft(request, left);
     const int32_t draft_tokens = *request.next_draft;
     if (draft_tokens > 0 && !catch_up(request, draft_tokens)) return;
     request.next_draft.reset();
     const Loop::Bounds bounds = loop_->bounds(draft_tokens);
     const int32_t positions = std::min(request.most_committed() + bounds.reach, request.limit);
-    request.in_flight.push_back({loop_->enqueue_round(draft_tokens, positions), bounds.commits});
+    const Event done = request.next_tree ? loop_->enqueue_tree_round(*request.next_tree, positions)
+                                         : loop_->enqueue_round(draft_tokens, positions);
+    request.in_flight.push_back({done, bounds.commits});
     request.unfed = draft_tokens > 0 ? draft_tokens + 2 : request.unfed + 1;
   }
+}
+
+// The length says whether drafting pays; a tree, where there are trees, is as deep as pays for it.
+void Generator::choose_draft(Request& request, int32_t left) {
+  request.next_tree.reset();
+  request.next_draft = draft_length_.choose({.unfed = request.unfed, .left = left});
+  if (!tree_planner_ || *request.next_draft == 0) return;
+  request.next_tree = tree_planner_->plan();
+  request.next_draft = request.next_tree->depth[request.next_tree->rows - 1];
 }
 
 // Enqueues what the drafter must feed before it can draft; false: not now. Behind a long prompt
@@ -250,6 +270,20 @@ bool Generator::catch_up(Request& request, int32_t draft_tokens) {
   return true;
 }
 
+// A tree shows as well how far a chain of the best candidates would have come.
+void Generator::observe(const LogEntry& entry) {
+  if (entry.ranked == 0) {
+    draft_length_.observe(entry.judged, entry.accepted);
+    return;
+  }
+  const std::span<const int32_t> ranks(entry.ranks, static_cast<size_t>(entry.ranked));
+  tree_planner_->observe(ranks);
+  const auto held = static_cast<int32_t>(
+      std::find_if(ranks.begin(), ranks.end(), [](int32_t rank) { return rank > 0; }) -
+      ranks.begin());
+  draft_length_.observe(std::min(held + 1, entry.ranked), held);
+}
+
 void Generator::read_entry(Request& request) {
   request.in_flight.front().done.wait();
   request.in_flight.pop_front();
@@ -259,7 +293,7 @@ void Generator::read_entry(Request& request) {
     request.end(entry.stop == Stop::eos ? FinishReason::stop : FinishReason::length);
   }
   const int32_t kept = take_tokens(request, {entry.tokens, static_cast<size_t>(entry.count)});
-  draft_length_.observe(entry.judged, entry.accepted);
+  observe(entry);
   cached_.text.insert(cached_.text.end(), entry.tokens, entry.tokens + entry.count);
   cached_.draft_kv = entry.draft_kv;
   GenerationMetrics& metrics = request.completion.metrics;

@@ -9,6 +9,7 @@
 
 #include "decode/draft_length.h"
 #include "decode/loop.h"
+#include "decode/tree_planner.h"
 #include "specrt/types.h"
 
 namespace specrt {
@@ -23,13 +24,12 @@ enum class PrefixCaching {
 
 struct GeneratorOptions {
   LoopKind loop = LoopKind::lockstep;
-  int32_t draft_tokens = 0;   // drafted tokens in a round at most
+  int32_t draft_tokens = 0;   // drafted tokens in a round at most; of a tree, its depth
+  int32_t tree_nodes = 0;     // of a tree of drafts at most; 0: drafts are chains
   int32_t run_ahead = 1;      // rounds enqueued before the verdict of an earlier one is read
   StepCosts step_costs = {};  // draft lengths follow from them; without, all rounds draft the most
   PrefixCaching prefix_caching = PrefixCaching::on;
 };
-
-inline constexpr int32_t kMaxRunAhead = 8;
 
 class Generator {
  public:
@@ -49,6 +49,8 @@ class Generator {
   void prefill(Request& request, int32_t length);
   void enqueue_rounds(Request& request);
   bool catch_up(Request& request, int32_t draft_tokens);
+  void choose_draft(Request& request, int32_t left);
+  void observe(const LogEntry& entry);
   void read_entry(Request& request);
   int32_t take_tokens(Request& request, std::span<const int32_t> tokens);
   void read_steps(Request& request);
@@ -59,6 +61,7 @@ class Generator {
   GeneratorOptions options_;
   std::unique_ptr<Loop> loop_;
   DraftLength draft_length_;
+  std::optional<TreePlanner> tree_planner_;
 
   // What the KV caches hold: all of `text` but its last token, and a part of that in the drafter's.
   struct Cached {

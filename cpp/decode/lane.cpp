@@ -31,15 +31,48 @@ Segment Lane::segment(size_t s) const {
   return {.span = span(s), .tok = sequence.tok, .kv = caches_[s].data(), .cells = sequence.cells};
 }
 
-void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {
+StepRows Lane::step_rows(int32_t capacity, int32_t positions) const {
   StepRows rows;
   rows.segment_count = static_cast<int32_t>(sequences_.size());
   rows.capacity = capacity;
   rows.positions = positions;
   for (size_t s = 0; s < sequences_.size(); ++s) rows.segments[s] = segment(s);
+  return rows;
+}
+
+void Lane::enqueue_clocked(const StepRows& rows, Head head) {
   enqueue_clock(rows, ClockEdge::begin);
   model_.enqueue_step(stream_, rows, head);
   enqueue_clock(rows, ClockEdge::end);
+}
+
+void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {
+  enqueue_clocked(step_rows(capacity, positions), head);
+}
+
+void Lane::enqueue_tree_step(int32_t capacity, int32_t positions, const TreeShape* shape) {
+  StepRows rows = step_rows(capacity, positions);
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    const SequenceCells& sequence = sequences_[s]->cells();
+    backend().grow_tree(stream_, {.sequence = sequence, .span = span(s), .shape = shape});
+    rows.segments[s].sees = shape->sees;
+    rows.segments[s].depth = shape->depth;
+    rows.segments[s].row_tokens = sequence.tree->token;
+  }
+  enqueue_clocked(rows, Head::all);
+}
+
+void Lane::enqueue_move() {
+  const std::vector<KvLayer> layers = kv_layers(model_.plan());
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    const TreeCells& tree = *sequences_[s]->cells().tree;
+    backend().move_kv(stream_, {.span = span(s),
+                                .kv = caches_[s].data(),
+                                .layers = layers.data(),
+                                .layer_count = static_cast<int32_t>(layers.size()),
+                                .path = tree.path,
+                                .count = &tree.path_length});
+  }
 }
 
 void Lane::enqueue_catch_up(int32_t positions) {

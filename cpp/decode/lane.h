@@ -40,6 +40,13 @@ class Lane {
   // which rows exist.
   void enqueue_step(int32_t capacity, int32_t positions, Head head);
 
+  // One step over a tree of each sequence, all of one shape in device memory.
+  void enqueue_tree_step(int32_t capacity, int32_t positions, const TreeShape* shape);
+
+  // Behind the verdict on the trees: moves what the cache holds of their committed rows to where a
+  // chain has it.
+  void enqueue_move();
+
   // One step over tokens of all sequences that the cache lacks as that of a drafter, all but the
   // last, at positions below `positions`.
   void enqueue_catch_up(int32_t positions);
@@ -49,6 +56,8 @@ class Lane {
 
  private:
   Segment segment(size_t s) const;
+  StepRows step_rows(int32_t capacity, int32_t positions) const;
+  void enqueue_clocked(const StepRows& rows, Head head);
   void enqueue_clock(const StepRows& rows, ClockEdge edge);
 
   Model& model_;

@@ -21,20 +21,27 @@ void Loop::enqueue_prompt_chunk(size_t s, int32_t begin, int32_t end) {
 void Loop::enqueue_prompt_verdict(size_t s, int32_t begin, int32_t end) {
   target_.enqueue_prompt_chunk(s, begin, end - begin, Head::last);
   join_draft();
-  enqueue_judge(s, 0);
+  enqueue_judge(s, 0, nullptr);
 }
 
-void Loop::enqueue_judge(size_t s, int32_t first_row) {
+Event Loop::enqueue_tree_round(const TreeShape&, int32_t) {
+  fail_argument("this loop or drafter has no trees of drafts");
+}
+
+void Loop::enqueue_judge(size_t s, int32_t first_row, const TreeShape* tree) {
   target_.backend().judge(target_.stream(), {.sequence = target_.sequence(s).cells(),
                                              .span = target_.span(s),
                                              .logits = target_.model().logits(),
                                              .first_row = first_row,
                                              .vocab = target_.model().vocab(),
-                                             .scratch = target_.model().pick_scratch()});
+                                             .scratch = target_.model().pick_scratch(),
+                                             .tree = tree});
 }
 
-void Loop::enqueue_judges(int32_t rows) {
-  for (size_t s = 0; s < target_.size(); ++s) enqueue_judge(s, static_cast<int32_t>(s) * rows);
+void Loop::enqueue_judges(int32_t rows, const TreeShape* tree) {
+  for (size_t s = 0; s < target_.size(); ++s) {
+    enqueue_judge(s, static_cast<int32_t>(s) * rows, tree);
+  }
 }
 
 void Loop::enqueue_step(int32_t rows, int32_t positions, TailSource source) {
@@ -85,12 +92,12 @@ void Loop::launch_on_draft_stream(const Key& key, const std::function<void()>& e
   work.launch(stream);
 }
 
-void Loop::launch_draft(int32_t draft_tokens, int32_t bonus_rows, int32_t positions) {
-  const Key key{Part::draft, draft_tokens, context_class(positions)};
-  launch_on_draft_stream(key, [&] {
-    drafter_->enqueue_draft(
-        {.capacity = draft_tokens, .bonus_rows = bonus_rows, .positions = key.positions});
-  });
+void Loop::launch_draft(const DraftRequest& request) {
+  DraftRequest recorded = request;
+  recorded.positions = context_class(request.positions);
+  const Part part = request.branching == Branching::tree ? Part::draft_tree : Part::draft;
+  launch_on_draft_stream({part, request.capacity, recorded.positions},
+                         [&] { drafter_->enqueue_draft(recorded); });
 }
 
 void Loop::enqueue_catch_up(int32_t positions) {

@@ -13,6 +13,8 @@
 
 namespace specrt {
 
+inline constexpr int32_t kMaxRunAhead = 8;  // rounds that may be enqueued ahead of a verdict
+
 class Loop {
  public:
   // `drafter` may be null; it serves the same sequences as `target`.
@@ -40,12 +42,16 @@ class Loop {
   // or class of row counts, and each class of contexts.
   virtual Event enqueue_round(int32_t draft_tokens, int32_t positions) = 0;
 
+  // One round whose draft is a tree of `shape`, which is as deep as the draft is long. Refused
+  // where drafts cannot branch.
+  virtual Event enqueue_tree_round(const TreeShape& shape, int32_t positions);
+
   // Recordings made so far.
   size_t recordings() const { return recordings_.size(); }
 
  protected:
   // What was recorded: its length or rows, and the positions that it has room for.
-  enum class Part : int32_t { draft, catch_up, step, judge, step_and_judge };
+  enum class Part : int32_t { draft, draft_tree, catch_up, step, judge, step_and_judge, tree };
   struct Key {
     Part part;
     int32_t size = 0;
@@ -56,7 +62,7 @@ class Loop {
   void launch_target(const Key& key, const std::function<void()>& enqueue);
 
   // The draft begins when what the target's stream holds now is done.
-  void launch_draft(int32_t draft_tokens, int32_t bonus_rows, int32_t positions);
+  void launch_draft(const DraftRequest& request);
 
   // The target's stream goes on when what was drafted so far is there.
   void join_draft();
@@ -66,7 +72,7 @@ class Loop {
   int32_t context_class(int32_t positions) const;
 
   void enqueue_step(int32_t rows, int32_t positions, TailSource source);
-  void enqueue_judges(int32_t rows);
+  void enqueue_judges(int32_t rows, const TreeShape* tree = nullptr);
 
   Lane& target_;
   Drafter* drafter_;
@@ -74,7 +80,7 @@ class Loop {
  private:
   RecordedWork& recorded(const Key& key, Backend& backend, Stream& stream,
                          const std::function<void()>& enqueue);
-  void enqueue_judge(size_t s, int32_t first_row);
+  void enqueue_judge(size_t s, int32_t first_row, const TreeShape* tree);
   void launch_on_draft_stream(const Key& key, const std::function<void()>& enqueue);
 
   std::map<Key, std::unique_ptr<RecordedWork>> recordings_;

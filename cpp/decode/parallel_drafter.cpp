@@ -27,21 +27,35 @@ void ParallelDrafter::enqueue_draft(const DraftRequest& request) {
   begin_draft(request, fed, Drafting::at_once);
   const int32_t rows = fed + request.capacity - 1;
   lane_.enqueue_step(rows, request.positions, Head::all);
+  for (size_t s = 0; s < lane_.size(); ++s) {
+    enqueue_picks(s, static_cast<int32_t>(s) * rows, request);
+  }
+}
+
+void ParallelDrafter::enqueue_picks(size_t s, int32_t first_row, const DraftRequest& request) {
   RowsView logits = lane_.model().logits();
   logits.cols = vocab_;
   PickScratch scratch = lane_.model().pick_scratch();
   if (vocab_ != lane_.model().vocab()) scratch.best = nullptr;  // the mask may be the best
-  for (size_t s = 0; s < lane_.size(); ++s) {
-    for (int32_t index = 0; index < request.capacity; ++index) {
-      backend().pick_draft(stream(), {.sequence = lane_.sequence(s).cells(),
-                                      .span = lane_.span(s),
-                                      .logits = logits,
-                                      .first_row = static_cast<int32_t>(s) * rows,
-                                      .vocab = vocab_,
-                                      .index = index,
-                                      .drafting = Drafting::at_once,
-                                      .scratch = scratch});
-    }
+  if (request.branching == Branching::tree) {
+    backend().pick_candidates(stream(), {.sequence = lane_.sequence(s).cells(),
+                                         .span = lane_.span(s),
+                                         .logits = logits,
+                                         .first_row = first_row,
+                                         .vocab = vocab_,
+                                         .depths = request.capacity,
+                                         .scratch = scratch});
+    return;
+  }
+  for (int32_t index = 0; index < request.capacity; ++index) {
+    backend().pick_draft(stream(), {.sequence = lane_.sequence(s).cells(),
+                                    .span = lane_.span(s),
+                                    .logits = logits,
+                                    .first_row = first_row,
+                                    .vocab = vocab_,
+                                    .index = index,
+                                    .drafting = Drafting::at_once,
+                                    .scratch = scratch});
   }
 }
 

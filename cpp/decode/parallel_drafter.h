@@ -12,9 +12,12 @@ class ParallelDrafter final : public LaneDrafter {
   ParallelDrafter(Lane& lane, int32_t vocab) : LaneDrafter(lane), vocab_(vocab) {}
 
   int32_t slack(int32_t capacity) const override;
+  bool can_branch() const override { return true; }
   void enqueue_draft(const DraftRequest& request) override;
 
  private:
+  void enqueue_picks(size_t s, int32_t first_row, const DraftRequest& request);
+
   int32_t vocab_;
 };
 

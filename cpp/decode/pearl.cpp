@@ -13,7 +13,7 @@ Loop::Bounds Pearl::bounds(int32_t draft_tokens) const {
 }
 
 Event Pearl::enqueue_round(int32_t draft_tokens, int32_t positions) {
-  if (draft_tokens > 0) launch_draft(draft_tokens, 0, positions);
+  if (draft_tokens > 0) launch_draft({.capacity = draft_tokens, .positions = positions});
   const Key step{Part::step, row_class(most_tail()), context_class(positions)};
   launch_target(step, [&] { enqueue_step(step.size, step.positions, TailSource::committed); });
   join_draft();

@@ -140,13 +140,15 @@ Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots, const 
       staged_(backend.alloc_shared(state_bytes(context))),
       log_(backend.alloc_shared(log_bytes(log_slots))),
       rule_(judge.rule),
-      probabilities_(backend.alloc(probability_bytes(judge))) {
+      probabilities_(backend.alloc(probability_bytes(judge))),
+      tree_(backend.alloc(sizeof(TreeCells))) {
   Carver on_device(state_.data(), Carver::Memory::zeroed), on_host(staged_.data()),
       log(log_.data()), probabilities(probabilities_.data(), Carver::Memory::zeroed);
   carve_state(on_device, context, cells_);
   carve_state(on_host, context, host_);
   carve_log(log, log_slots, cells_);
   carve_probabilities(probabilities, judge, cells_.probabilities);
+  cells_.tree = tree_.as<TreeCells>();
 }
 
 void Sequence::begin(Stream& stream, const Start& start, const SamplingParams& params) {

@@ -62,6 +62,7 @@ class Sequence {
   Buffer log_;
   Rule rule_;
   Buffer probabilities_;  // nothing under `exact`
+  Buffer tree_;
   SequenceCells cells_;
   SequenceCells host_;  // pointers into staged_
 };

@@ -70,7 +70,9 @@ class Backend {
   virtual void begin_catch_up(Stream& stream, const BeginCatchUpArgs& args) = 0;
   virtual void begin_draft(Stream& stream, const BeginDraftArgs& args) = 0;
   virtual void pick_draft(Stream& stream, const PickDraftArgs& args) = 0;
+  virtual void pick_candidates(Stream& stream, const PickCandidatesArgs& args) = 0;
   virtual void feed_tail(Stream& stream, const FeedTailArgs& args) = 0;
+  virtual void grow_tree(Stream& stream, const GrowTreeArgs& args) = 0;
   virtual void judge(Stream& stream, const JudgeArgs& args) = 0;
 
   // Throws where the device cannot tell the time of a step.

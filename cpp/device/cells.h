@@ -13,6 +13,8 @@ inline constexpr int32_t kMaxStepRows = 64;  // rows of a step are bits of a 64-
 inline constexpr int32_t kMaxEos = 16;
 inline constexpr int32_t kMaxLogitBias = 1024;
 inline constexpr int32_t kMaxLogprobs = 20;
+inline constexpr int32_t kMaxTreeDepth = 16;  // of a tree of drafts (device/tree.h)
+inline constexpr int32_t kTreeWidth = 8;      // candidates for each depth of a tree
 
 #ifdef SPECRT_TRACE_CELLS
 enum class CellAccess { read, write };
@@ -116,6 +118,9 @@ struct alignas(64) LogEntry {
   int32_t draft_kv;  // tokens in the drafter's KV cache after this round
   Stop stop;
   int32_t tokens[kMaxStepRows + 1];
+  // Of a tree: the ranks of the first tokens among the candidates; kTreeWidth: none of them.
+  int32_t ranked;
+  int32_t ranks[kMaxTreeDepth];
 };
 
 struct TokenLogprob {
@@ -155,6 +160,8 @@ struct ProbabilityRows {
   int32_t vocab = 0;
 };
 
+struct TreeCells;  // device/tree.h
+
 // The device memory of one sequence.
 struct SequenceCells {
   Cells* cells = nullptr;
@@ -162,6 +169,7 @@ struct SequenceCells {
   LogitBias* bias = nullptr;         // (kMaxLogitBias,) of which logit.bias_count are set
   LogprobEntry* logprobs = nullptr;  // ring, as `log`
   ProbabilityRows probabilities{};
+  TreeCells* tree = nullptr;
   LogEntry* log = nullptr;  // ring of `log_slots` entries, in memory that the host reads
   uint32_t log_slots = 0;
 };

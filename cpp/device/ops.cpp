@@ -164,6 +164,14 @@ void check(const PickDraftArgs& args) {
   SPECRT_CHECK(args.index >= 0 && args.index < kMaxStepRows, "pick_draft: step ", args.index);
 }
 
+void check(const PickCandidatesArgs& args) {
+  check_logits("pick_candidates", args.logits, args.vocab, args.first_row);
+  SPECRT_CHECK(args.depths >= 1 && args.depths <= kMaxTreeDepth, "pick_candidates: ", args.depths,
+               " depths of at most ", kMaxTreeDepth);
+  SPECRT_CHECK(args.vocab >= kTreeWidth, "pick_candidates: a vocabulary of ", args.vocab,
+               " has not the ", kTreeWidth, " tokens of a depth");
+}
+
 void check(const JudgeArgs& args) {
   check_logits("judge", args.logits, args.vocab, args.first_row);
 }

@@ -11,6 +11,7 @@
 #include "base/view.h"
 #include "device/cells.h"
 #include "device/rules.h"
+#include "device/tree.h"
 
 namespace specrt {
 
@@ -29,6 +30,8 @@ struct Segment {
   // stands at position base + depth[i], but always in KV slot base + i. Null for a chain.
   const uint64_t* sees = nullptr;  // (capacity,)
   const int32_t* depth = nullptr;  // (capacity,)
+  // Token of each row; null: tok, by position.
+  const Cell<int32_t>* row_tokens = nullptr;  // (capacity,)
 };
 
 enum class RowSelect : int32_t {
@@ -280,6 +283,26 @@ struct PickDraftArgs {
   PickScratch scratch{};
 };
 
+// Chooses the candidates of every depth of a tree from the rows of a draft made at once: first what
+// pick_draft would choose, then the likeliest other tokens in the order of the noise. Which they
+// are is the backend's affair.
+struct PickCandidatesArgs {
+  SequenceCells sequence;
+  const StepSpan* span = nullptr;
+  RowsView logits;  // (n, v) f32; the segment's rows start at first_row
+  int32_t first_row = 0;
+  int32_t vocab = 0;
+  int32_t depths = 0;  // at most; how many were drafted says the cell
+  PickScratch scratch{};
+};
+
+// Plans the step of the target over a tree (grow_tree).
+struct GrowTreeArgs {
+  SequenceCells sequence;
+  StepSpan* span = nullptr;
+  const TreeShape* shape = nullptr;
+};
+
 enum class TailSource : int32_t {
   committed,  // feed the tail as it is
   appended,   // Lockstep: first let the draft join it
@@ -292,7 +315,8 @@ struct FeedTailArgs {
 };
 
 // Judges the draft against the target's logits (rule `exact`), commits, logs.
-// Row of tail[i] = rows of the span - m + i, so the last chunk of a prompt is judged alike.
+// Row of tail[i] = rows of the span - m + i, so the last chunk of a prompt is judged alike. With a
+// shape, the rows are those of the tree that grow_tree planned.
 struct JudgeArgs {
   SequenceCells sequence;
   const StepSpan* span = nullptr;
@@ -300,6 +324,7 @@ struct JudgeArgs {
   int32_t first_row = 0;
   int32_t vocab = 0;
   PickScratch scratch{};
+  const TreeShape* tree = nullptr;
 };
 
 enum class ClockEdge : int32_t { begin, end };
@@ -322,6 +347,7 @@ void check(const RopeKvArgs& args);
 void check(const AttentionArgs& args);
 void check(const MoveKvArgs& args);
 void check(const PickDraftArgs& args);
+void check(const PickCandidatesArgs& args);
 void check(const JudgeArgs& args);
 
 }  // namespace specrt

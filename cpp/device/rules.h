@@ -197,6 +197,8 @@ struct Verdict {
   bool survive = false;  // everything held and the first token of the next draft holds too
   Stop stop = Stop::running;
   int32_t tokens[kMaxStepRows + 1] = {};
+  int32_t ranked = 0;  // of a tree, as in LogEntry
+  int32_t ranks[kMaxTreeDepth] = {};
 };
 
 SPECRT_HD inline bool is_eos(const Cells& s, int32_t token) {
@@ -265,6 +267,8 @@ SPECRT_HD inline void write_log(const SequenceCells& sequence, const Verdict& v,
   entry.draft_kv = s.draft_kv;
   entry.stop = s.stop;
   for (int32_t i = 0; i < v.count; ++i) entry.tokens[i] = v.tokens[i];
+  entry.ranked = v.ranked;
+  for (int32_t i = 0; i < v.ranked; ++i) entry.ranks[i] = v.ranks[i];
   s.round = round + 1;
   publish(&entry.sequence, round + 1);
 }

@@ -275,6 +275,14 @@ int32_t kv_slots(const Plan& plan) {
   return (slots + kKvBlock - 1) / kKvBlock * kKvBlock;
 }
 
+std::vector<KvLayer> kv_layers(const Plan& plan) {
+  std::vector<KvLayer> layers;
+  for (size_t i = 0; i < plan.kv.size(); ++i) {
+    layers.push_back(kv_layer(plan, static_cast<int32_t>(i)));
+  }
+  return layers;
+}
+
 int64_t kv_bytes(const Plan& plan) {
   if (plan.kv.empty()) return 0;
   const KvLayer last = kv_layer(plan, static_cast<int32_t>(plan.kv.size()) - 1);

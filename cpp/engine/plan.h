@@ -35,6 +35,9 @@ int64_t kv_bytes(const Plan& plan);
 // Bytes of weights that one step reads, its head included; embedding rows and biases are not.
 int64_t step_weight_bytes(const Plan& plan);
 
+// The layers of a KV cache.
+std::vector<KvLayer> kv_layers(const Plan& plan);
+
 // Checks every number of the plan: ids, dtypes, shapes, the bounds of tensors and buffers. Throws
 // specrt::Error that names the record. A plan that passes can be run with any rows from cells.
 void validate(const Plan& plan);

@@ -109,6 +109,7 @@ void init_options(nb::module_& module) {
       .def_rw("prompt_lookup_min", &LLMOptions::prompt_lookup_min)
       .def_rw("prompt_lookup_max", &LLMOptions::prompt_lookup_max)
       .def_rw("num_speculative_tokens", &LLMOptions::num_speculative_tokens)
+      .def_rw("tree_nodes", &LLMOptions::tree_nodes)
       .def_rw("loop", &LLMOptions::loop)
       .def_rw("draft_threads", &LLMOptions::draft_threads)
       .def_rw("rule", &LLMOptions::rule)

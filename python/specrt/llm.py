@@ -13,7 +13,7 @@ from specrt import _core
 from specrt.bundle import Bundle, open_bundle
 from specrt.conversation import Conversation, conversations_of
 from specrt.curves import mismatch
-from specrt.methods import RULES, MethodChoice, Pace, choose_method
+from specrt.methods import MOST_TREE_NODES, RULES, MethodChoice, Pace, choose_method
 from specrt.outputs import RequestOutput, StreamChunk, output_of
 from specrt.running import RUNNING
 from specrt.sampling_params import SamplingParams
@@ -37,6 +37,9 @@ class LLM:
             should pay, by the bundle's step times and by how the last drafts held, down to none.
         speculative_config: the two arguments above as vLLM spells them, for example
             {"method": "draft_model", "num_speculative_tokens": 4}.
+        tree_nodes: "parallel" may draft trees of at most so many tokens, 0 to 63, each path of at
+            most num_speculative_tokens, and verify them in one step; 0 drafts chains. None leaves
+            it to the costs where num_speculative_tokens is None as well. For the rule "exact".
         rule: how drafted tokens are judged when sampling. "exact" gives the tokens of
             autoregressive decoding with the same seed. "rejection" (speculative sampling) and
             "block" (block verification) accept more, and keep the distribution of the tokens
@@ -67,6 +70,7 @@ class LLM:
         speculative_config: Mapping[str, object] | None = None,
         threads: int | None = None,
         *,
+        tree_nodes: int | None = None,
         rule: str = "exact",
         draft_threads: int | None = None,
         isa: str = "",
@@ -95,6 +99,7 @@ class LLM:
             options.drafter = str(self.bundle.drafters[choice.drafter])
         options.prompt_lookup_min, options.prompt_lookup_max = choice.lookup or (0, 0)
         options.num_speculative_tokens = choice.num_speculative_tokens
+        options.tree_nodes = _tree_nodes(tree_nodes, choice, rule)
         options.trace_steps = trace_steps
         if pace is not None:
             options.pace_target_ms, options.pace_draft_ms = pace
@@ -282,6 +287,22 @@ def _rule(name: str) -> _core.AcceptanceRule:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, not {name!r}")
     rule: _core.AcceptanceRule = getattr(_core.AcceptanceRule, name)
     return rule
+
+
+def _tree_nodes(tree_nodes: int | None, choice: MethodChoice, rule: str) -> int:
+    """Tokens of a tree at most; 0: drafts are chains. Raises ValueError."""
+    if tree_nodes is None:
+        return MOST_TREE_NODES if choice.lengths == "adaptive" and choice.trees(rule) else 0
+    if isinstance(tree_nodes, bool) or not isinstance(tree_nodes, int):
+        raise ValueError(f"tree_nodes must be an integer, not {tree_nodes!r}")
+    if not 0 <= tree_nodes <= MOST_TREE_NODES:
+        raise ValueError(f"tree_nodes must be in [0, {MOST_TREE_NODES}], not {tree_nodes}")
+    if tree_nodes > 0 and not choice.trees(rule):
+        raise ValueError(
+            f'only "parallel" under the rule "exact" drafts trees, not {choice.method!r} under '
+            f"{rule!r}"
+        )
+    return tree_nodes
 
 
 def _check_draft_threads(draft_threads: int | None, threads: int) -> None:

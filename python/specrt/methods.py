@@ -50,6 +50,7 @@ _MISSING = {"draft": "draft model", "parallel": "parallel drafter"}
 # Drafting with a lookup takes no time that could be hidden behind a step.
 _NEVER_FASTEST = (f"{_PEARL}:ngram", f"{_PEARL}:ngram+speculative")
 
+MOST_TREE_NODES = 63  # a step has 64 rows
 _MAX_SPECULATIVE_TOKENS = 63
 _DEFAULT_SPECULATIVE_TOKENS = 4  # where no step times are known
 _MOST_ADAPTIVE_TOKENS = 16
@@ -82,6 +83,10 @@ class MethodChoice:
     def drafter(self) -> str | None:
         """Name of the bundle's engine that drafts; None: none does."""
         return drafter_of(self.method)
+
+    def trees(self, rule: str) -> bool:
+        """Whether drafts can be trees: candidates for all positions come from one step."""
+        return self.method == "parallel" and rule == "exact"
 
     @property
     def overlaps(self) -> bool:

@@ -25,6 +25,9 @@ struct LLMOptions {
   int32_t prompt_lookup_min = 0;
   int32_t prompt_lookup_max = 0;
   int32_t num_speculative_tokens = 0;  // drafted tokens in a round at most, 0 .. 63
+  // Drafts of a parallel drafter may be trees of at most so many tokens, verified in one step, each
+  // path of at most num_speculative_tokens; 0: chains. Rule `exact` without Pearl only.
+  int32_t tree_nodes = 0;  // 0 .. 63
   // Pearl drafts while it verifies, on a stream of its own: `draft_threads` of the threads (0: a
   // quarter, at least one) belong to the drafter, the others to the target.
   LoopKind loop = LoopKind::lockstep;
