@@ -129,7 +129,9 @@ void pick_several(const Kernels& kernels, const float* logits, int32_t vocab, co
     scratch[id] = -std::numeric_limits<float>::infinity();
   }
   std::sort(likely.begin(), likely.begin() + most, better);
-  for (int32_t i = 1; i < count; ++i) out[i] = likely[static_cast<size_t>(i - 1)].id;
+  for (int32_t i = 1; i < count; ++i) {
+    out[i] = i <= most ? likely[static_cast<size_t>(i - 1)].id : out[0];
+  }
 }
 
 void probabilities(const float* logits, int32_t vocab, const Cells& cells, float* out) {

@@ -14,8 +14,9 @@ namespace specrt::cpu {
 int32_t pick(const Kernels& kernels, const float* logits, int32_t vocab, const Cells& cells,
              int32_t position);
 
-// Candidates for the token at `position`, `count` different ones, best first: what `pick` chooses,
-// then others of the likeliest by logit, with the noise of their position. `scratch` (v,) is
+// Candidates for the token at `position`, `count` of them, best first: what `pick` chooses, then
+// others of the likeliest by logit, with the noise of their position; of a smaller vocabulary all,
+// and the first again. `scratch` (v,) is
 // written.
 void pick_several(const Kernels& kernels, const float* logits, int32_t vocab, const Cells& cells,
                   int32_t position, int32_t count, float* scratch, int32_t* out);

@@ -168,8 +168,6 @@ void check(const PickCandidatesArgs& args) {
   check_logits("pick_candidates", args.logits, args.vocab, args.first_row);
   SPECRT_CHECK(args.depths >= 1 && args.depths <= kMaxTreeDepth, "pick_candidates: ", args.depths,
                " depths of at most ", kMaxTreeDepth);
-  SPECRT_CHECK(args.vocab >= kTreeWidth, "pick_candidates: a vocabulary of ", args.vocab,
-               " has not the ", kTreeWidth, " tokens of a depth");
 }
 
 void check(const JudgeArgs& args) {

@@ -1,5 +1,6 @@
 #include "scripted_backend.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -136,7 +137,10 @@ void ScriptedBackend::rope_angles(Stream&, const RopeAnglesArgs&) {
   fail("a table model has no rope_angles");
 }
 
-void ScriptedBackend::move_kv(Stream&, const MoveKvArgs&) { fail("the tests have no trees"); }
+void ScriptedBackend::move_kv(Stream& stream, const MoveKvArgs& args) {
+  check(args);
+  push(stream, [this, args, layer = args.layers[0]] { run(args, layer); });
+}
 
 void ScriptedBackend::copy_to_device(Stream& stream, const CopyToDeviceArgs& args) {
   push(stream, [this, args] {
@@ -192,6 +196,15 @@ void ScriptedBackend::pick_draft(Stream& stream, const PickDraftArgs& args) {
   push(stream, [this, args] { run(args); });
 }
 
+void ScriptedBackend::pick_candidates(Stream& stream, const PickCandidatesArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
+}
+
+void ScriptedBackend::grow_tree(Stream& stream, const GrowTreeArgs& args) {
+  push(stream, [this, args] { run(args); });
+}
+
 void ScriptedBackend::feed_tail(Stream& stream, const FeedTailArgs& args) {
   push(stream, [this, args] { run(args); });
 }
@@ -210,7 +223,9 @@ void ScriptedBackend::judge(Stream& stream, const JudgeArgs& args) {
 void ScriptedBackend::run(const EmbedArgs& args) {
   each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
     const int32_t depth = segment.depth == nullptr ? i : segment.depth[i];
-    const FedToken fed{segment.tok[segment.span->base + depth], segment.span->base + depth};
+    const int32_t position = segment.span->base + depth;
+    const FedToken fed{
+        segment.row_tokens == nullptr ? segment.tok[position] : segment.row_tokens[i], position};
     require(peek(segment.span->rows) <= args.rows.capacity, "a step of ", peek(segment.span->rows),
             " rows with a capacity of ", args.rows.capacity);
     require(fed.position < args.rows.positions, "position ", fed.position, " in a step for ",
@@ -234,22 +249,22 @@ void ScriptedBackend::run(const RopeKvArgs& args) {
   });
 }
 
-// Hash of the tokens that a row sees, each of which must be the sequence's token at its position.
+// Hash of the tokens that a row sees: the sequence's own up to the step, and of a chain the step's
+// as well. Each stands at the position that it takes among them.
 uint64_t ScriptedBackend::context_of(const AttentionArgs& args, const Segment& segment,
                                      int32_t row) {
   const int32_t base = segment.span->base;
   uint64_t hash = kEmptyContext;
+  int32_t position = 0;
   for (int32_t slot = 0; slot <= base + row; ++slot) {
     const int32_t i = slot - base;
     if (i >= 0 && segment.sees != nullptr && ((segment.sees[row] >> i) & 1) == 0) continue;
     const std::byte* at = slot_of(segment.kv, args.kv, slot);
     races_.access(at, CellAccess::read);
     const auto fed = load<FedToken>(at);
-    if (segment.sees == nullptr) {
-      const int32_t token = peek(segment.tok[slot]);
-      require(fed.token == token && fed.position == slot, "slot ", slot, " holds token ", fed.token,
-              " of position ", fed.position, ", the sequence has ", token);
-    }
+    const int32_t token = i < 0 || segment.sees == nullptr ? peek(segment.tok[slot]) : fed.token;
+    require(fed.token == token && fed.position == position++, "slot ", slot, " holds token ",
+            fed.token, " of position ", fed.position, ", the sequence has ", token);
     hash = extend_context(hash, fed.token);
   }
   return hash;
@@ -319,6 +334,43 @@ void ScriptedBackend::run(const PickDraftArgs& args) {
   specrt::finish_draft_step(s, args.sequence.tok, *args.span, args.index, args.drafting, token);
 }
 
+void ScriptedBackend::run(const PickCandidatesArgs& args) {
+  Cells& s = *args.sequence.cells;
+  for (int32_t depth = 0; depth < args.depths && drafts(s, depth); ++depth) {
+    const int32_t own = draft_row(s, *args.span, depth, Drafting::at_once);
+    const int32_t position = draft_position(s, depth);
+    require(own >= 0 && peek(args.span->base) + own + 1 == position, "the candidates of position ",
+            position, " come from the row at ", peek(args.span->base) + own);
+    const std::vector<int32_t> order = in_order(s, args.logits, args.first_row + own, position);
+    for (int32_t rank = 0; rank < kTreeWidth; ++rank) {
+      const size_t at = std::min(static_cast<size_t>(rank), order.size() - 1);
+      args.sequence.tree->candidate[depth][rank] = order[at];
+    }
+  }
+}
+
+void ScriptedBackend::run(const GrowTreeArgs& args) {
+  Cells& s = *args.sequence.cells;
+  require(!running(s) || peek(s.tail) == 1, "a tree grows behind a tail of ", peek(s.tail));
+  specrt::grow_tree(s, args.sequence.tok, *args.sequence.tree, *args.shape, *args.span);
+  const int32_t rows = peek(args.span->rows);
+  if (rows == 0) return;
+  require(peek(s.committed) + args.shape->depth[rows - 1] < peek(s.limit),
+          "a tree reaches the limit ", peek(s.limit));
+}
+
+void ScriptedBackend::run(const MoveKvArgs& args, const KvLayer& layer) {
+  if (fault_ == Fault::tree_not_moved) return;
+  const int32_t base = args.span->base;
+  for (int32_t d = 0; d < *args.count; ++d) {
+    const std::byte* from = slot_of(args.kv, layer, base + args.path[d]);
+    std::byte* to = slot_of(args.kv, layer, base + d);
+    races_.access(from, CellAccess::read);
+    races_.access(to, CellAccess::write);
+    std::memcpy(to, from, sizeof(FedToken));
+  }
+}
+
 void ScriptedBackend::run(const FeedTailArgs& args) {
   Cells& s = *args.sequence.cells;
   if (args.source == TailSource::appended) specrt::append_draft(s);
@@ -336,7 +388,12 @@ void ScriptedBackend::run(const JudgeArgs& args) {
   ++verdicts_;
   target_spans_[&s] = args.span;
   if (!running(s) && fault_ != Fault::judged_after_stop) {
+    if (args.tree != nullptr) args.sequence.tree->path_length = 0;
     commit_checked(args, Verdict{});
+    return;
+  }
+  if (args.tree != nullptr) {
+    judge_tree(args);
     return;
   }
   const int32_t first = args.first_row + args.span->rows - s.tail;
@@ -353,6 +410,17 @@ void ScriptedBackend::run(const JudgeArgs& args) {
   if (fault_ == Fault::eos_ignored) s.eos_count = eos_count;
   commit_checked(args, verdict);
   if (fault_ == Fault::draft_kv_too_long) s.draft_kv = s.draft_kv + 1;
+}
+
+void ScriptedBackend::judge_tree(const JudgeArgs& args) {
+  Cells& s = *args.sequence.cells;
+  const Verdict verdict =
+      walk_tree(s, args.sequence.tok, *args.sequence.tree, *args.tree, args.span->rows,
+                [&](int32_t row, int32_t position) {
+                  const int32_t off = fault_ == Fault::tree_judged_by_row ? row : 0;
+                  return pick(s, args.logits, args.first_row + row, position + off);
+                });
+  commit_checked(args, verdict);
 }
 
 void ScriptedBackend::run(const ClockStepArgs& args) {
@@ -397,6 +465,7 @@ void ScriptedBackend::commit_checked(const JudgeArgs& args, const Verdict& verdi
   require(peek(s.committed) > committed && peek(s.committed) <= peek(s.limit), "C went from ",
           committed, " to ", peek(s.committed), ", the limit is ", peek(s.limit));
   require(peek(s.draft_kv) <= peek(s.committed) - 1 + peek(s.tail), "D is ", peek(s.draft_kv));
+  if (args.tree != nullptr) return;  // the cache is right once the path has moved
   check_cache("target after a commit", args.span, sequence.tok, peek(s.committed) - 1);
 }
 

@@ -26,6 +26,8 @@ enum class Fault {
   kv_row_not_written,  // the last of several rows leaves its slot as it was
   draft_beyond_limit,
   judged_after_stop,
+  tree_not_moved,      // the accepted path stays where the tree had it
+  tree_judged_by_row,  // the verdict uses the noise of the row instead of the depth
 };
 
 // Where the random numbers of the rejection rules come from.
@@ -67,7 +69,9 @@ class ScriptedBackend final : public Backend {
   void begin_catch_up(Stream& stream, const BeginCatchUpArgs& args) override;
   void begin_draft(Stream& stream, const BeginDraftArgs& args) override;
   void pick_draft(Stream& stream, const PickDraftArgs& args) override;
+  void pick_candidates(Stream& stream, const PickCandidatesArgs& args) override;
   void feed_tail(Stream& stream, const FeedTailArgs& args) override;
+  void grow_tree(Stream& stream, const GrowTreeArgs& args) override;
   void judge(Stream& stream, const JudgeArgs& args) override;
   void clock_step(Stream& stream, const ClockStepArgs& args) override;
   void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) override;
@@ -115,7 +119,10 @@ class ScriptedBackend final : public Backend {
   void run(const BeginCatchUpArgs& args);
   void run(const BeginDraftArgs& args);
   void run(const PickDraftArgs& args);
+  void run(const PickCandidatesArgs& args);
   void run(const FeedTailArgs& args);
+  void run(const GrowTreeArgs& args);
+  void run(const MoveKvArgs& args, const KvLayer& layer);
   void run(const JudgeArgs& args);
   void run(const ClockStepArgs& args);
   void run(const ProposeNgramArgs& args);
@@ -123,6 +130,9 @@ class ScriptedBackend final : public Backend {
   int32_t draw_draft(const PickDraftArgs& args, int32_t row, int32_t position);
   struct Verdict judge_by_probabilities(const JudgeArgs& args, int32_t first);
   int32_t pick(const Cells& s, const RowsView& logits, int32_t row, int32_t position);
+  std::vector<int32_t> in_order(const Cells& s, const RowsView& logits, int32_t row,
+                                int32_t position);
+  void judge_tree(const JudgeArgs& args);
   void commit_checked(const JudgeArgs& args, const struct Verdict& verdict);
   void check_cache(const char* what, const StepSpan* span, const Cell<int32_t>* tok,
                    int32_t length);

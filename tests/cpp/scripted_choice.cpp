@@ -1,4 +1,5 @@
 // How the scripted backend chooses tokens from logits, under every rule.
+#include <algorithm>
 #include <cmath>
 
 #include "base/rng.h"
@@ -80,24 +81,30 @@ Verdict ScriptedBackend::judge_by_probabilities(const JudgeArgs& args, int32_t f
   return walk_rejection(s, args.sequence.tok, rows, AnyDraws{draws_, KeyedDraws(s.seed)});
 }
 
-int32_t ScriptedBackend::pick(const Cells& s, const RowsView& logits, int32_t row,
-                              int32_t position) {
+// All tokens, the one that is chosen first, then the one that would be chosen without it.
+std::vector<int32_t> ScriptedBackend::in_order(const Cells& s, const RowsView& logits, int32_t row,
+                                               int32_t position) {
   races_.access(logits.row<std::byte>(row), CellAccess::read);
   const float* values = logits.row<float>(row);
   const float temperature = s.sampling.temperature;
-  int32_t best = 0;
-  float most = 0;
+  std::vector<std::pair<float, int32_t>> scores;
   for (int32_t v = 0; v < logits.cols; ++v) {
     const float score =
         temperature > 0
             ? values[v] / temperature + token_gumbel(s.seed, static_cast<uint32_t>(position),
                                                      Purpose::token, static_cast<uint32_t>(v), 0)
             : values[v];
-    if (v > 0 && score <= most) continue;
-    best = v;
-    most = score;
+    scores.emplace_back(-score, v);
   }
-  return best;
+  std::sort(scores.begin(), scores.end());
+  std::vector<int32_t> tokens;
+  for (const auto& [score, token] : scores) tokens.push_back(token);
+  return tokens;
+}
+
+int32_t ScriptedBackend::pick(const Cells& s, const RowsView& logits, int32_t row,
+                              int32_t position) {
+  return in_order(s, logits, row, position).front();
 }
 
 }  // namespace specrt::testing

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <set>
 
 #include "base/error.h"
 #include "decode/lockstep.h"
@@ -167,6 +168,7 @@ Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
   Generator generator(*rig.target, rig.drafter.get(),
                       {.loop = config.loop,
                        .draft_tokens = config.draft_tokens,
+                       .tree_nodes = config.tree_nodes,
                        .run_ahead = config.depth,
                        .step_costs = config.costs});
   const Sequence& sequence = *rig.sequences[0];
@@ -264,6 +266,30 @@ std::unique_ptr<Loop> make_loop(LoopKind kind, Rig& rig) {
   return std::make_unique<Pearl>(*rig.target, rig.drafter.get());
 }
 
+// Any tree of at most `nodes` nodes behind row 0, which is no deeper than a draft is long.
+TreeShape draw_tree(Dice& dice, int32_t nodes) {
+  TreeShape shape;
+  const int32_t wanted = 1 + dice.between(1, nodes);
+  std::set<std::pair<int32_t, int32_t>> taken;  // parent and rank
+  int32_t first_of_level = 0, level_end = 1;
+  while (shape.rows < wanted && shape.depth[level_end - 1] < 8) {
+    const int32_t most = std::min(wanted - shape.rows, 1 + dice.between(0, 3));
+    for (int32_t i = 0; i < most; ++i) {
+      const int32_t parent = dice.between(first_of_level, level_end - 1), row = shape.rows;
+      const int32_t rank = dice.between(0, dice.between(0, kTreeWidth - 1));
+      if (!taken.emplace(parent, rank).second) continue;
+      shape.parent[row] = parent;
+      shape.depth[row] = shape.depth[parent] + 1;
+      shape.rank[row] = rank;
+      shape.sees[row] = shape.sees[parent] | uint64_t{1} << row;
+      ++shape.rows;
+    }
+    first_of_level = level_end;
+    level_end = shape.rows;
+  }
+  return shape;
+}
+
 void begin_sequence(Rig& rig, Loop& loop, const Ask& ask, size_t s) {
   const auto length = static_cast<int32_t>(ask.prompt.size());
   rig.sequences[s]->begin(
@@ -304,6 +330,12 @@ Outcome run_loop(Rig& rig, const Config& config) {
       const int32_t k =
           config.draft_tokens == kRandomLength ? dice.between(0, 8) : config.draft_tokens;
       if (rig.drafter && dice.between(0, 2) == 0) loop->enqueue_catch_up(config.rig.context);
+      if (config.tree_nodes > 0 && dice.between(0, 3) > 0) {
+        const TreeShape shape = draw_tree(dice, config.tree_nodes);
+        rounds.push_back({loop->enqueue_tree_round(shape, config.rig.context),
+                          {shape.rows - 1, shape.depth[shape.rows - 1]}});
+        continue;
+      }
       const int32_t judged = config.loop == LoopKind::pearl ? std::max(1, last) : k;
       rounds.push_back({loop->enqueue_round(k, config.rig.context), {k, judged}});
       last = k;

@@ -90,6 +90,7 @@ struct Config {
   LoopKind loop = LoopKind::lockstep;
   std::vector<Ask> asks;     // one for each sequence
   int32_t draft_tokens = 4;  // kRandomLength: another length in every round
+  int32_t tree_nodes = 0;    // of a parallel drafter's trees at most; a loop draws their shapes
   int32_t depth = 1;
   StepCosts costs{};  // Generator only; empty: every round drafts `draft_tokens`
 
