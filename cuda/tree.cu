@@ -1,4 +1,6 @@
 // pick_candidates, judge_tree: trees of drafts, chosen and judged.
+#include <algorithm>
+
 #include "cuda/adjust.cuh"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
@@ -9,6 +11,8 @@
 namespace specrt::cuda {
 
 namespace {
+
+constexpr unsigned kWalkThreads = 512;  // more would leave too few registers for the walk
 
 // The best key below `bound` for one of kTreeWidth candidates. Where the head left its keys, the
 // best of every 16 tokens come into question.
@@ -109,11 +113,11 @@ __global__ void __launch_bounds__(kPickThreads)
 // of
 //   many, one after another; commit and write_log of rules.h
 // logits, scratch, cells and log as judge has them; shape and tree of the sequence
-// grid 1, block pick_threads(v): all threads walk, the first one writes
+// grid 1, block pick_threads(v), at most 512: all threads walk, the first one writes
 // moves for each row on the way what judge moves for one; latency bound
 // the CPU backend's tokens (see pick.cuh), its log-probabilities within 1e-6
 // needs v < 2^22 and a scratch of pick_scratch(v) bytes (checked at launch)
-__global__ void __launch_bounds__(kPickThreads)
+__global__ void __launch_bounds__(kWalkThreads, 1)
     judge_tree_kernel(const __grid_constant__ JudgeArgs args) {
   SPECRT_SHARED(PickShared, shared);
   pdl_launch();
@@ -141,7 +145,8 @@ void pick_candidates(cudaStream_t stream, const PickCandidatesArgs& args) {
 
 void judge_tree(cudaStream_t stream, const JudgeArgs& args) {
   check_pick("judge", args.scratch, args.vocab);
-  launch(stream, judge_tree_kernel, 1, pick_threads(args.vocab), 0, args, {.pdl = true});
+  const unsigned threads = std::min(kWalkThreads, pick_threads(args.vocab));
+  launch(stream, judge_tree_kernel, 1, threads, 0, args, {.pdl = true});
 }
 
 }  // namespace specrt::cuda
