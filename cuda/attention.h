@@ -4,6 +4,8 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 #include "cuda/fold.h"
 #include "cuda/rows.h"
 
@@ -54,6 +56,17 @@ class Partials {
   float* o_;
   float* ml_;
 };
+
+// The attention of `count` segments from `first` on.
+inline AttentionArgs part_of(const AttentionArgs& args, int32_t first, int32_t count) {
+  AttentionArgs part = args;
+  const auto* segments = args.rows.segments.data() + first;
+  std::copy_n(segments, count, part.rows.segments.data());
+  part.rows.segment_count = count;
+  part.q.data += first * args.rows.capacity * args.q.stride;
+  part.out.data += first * args.rows.capacity * args.out.stride;
+  return part;
+}
 
 // Folds the splits of each row and head, and writes AttentionArgs::out.
 void attention_merge(cudaStream_t stream, const AttentionArgs& args);

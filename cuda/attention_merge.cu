@@ -1,4 +1,5 @@
 #include "cuda/attention.h"
+#include "cuda/kernels.h"
 #include "cuda/launch.h"
 
 namespace specrt::cuda {
@@ -50,6 +51,10 @@ __global__ void __launch_bounds__(32 * kWarps)
 }
 
 }  // namespace
+
+size_t attention_scratch(const AttentionArgs& args) {
+  return Partials::bytes(kMaxStepRows, args, args.kv.slots);
+}
 
 void attention_merge(cudaStream_t stream, const AttentionArgs& args) {
   const int32_t pairs = row_count(args.rows) * args.heads;

@@ -69,6 +69,8 @@ class CudaBackend final : public Backend {
 
   bool joins_ops() const override { return true; }
 
+  int32_t prompt_rows() const override { return kMaxPromptRows; }
+
   Buffer alloc(size_t bytes) override {
     if (bytes == 0) return {};
     Buffer buffer = uninitialized(bytes);

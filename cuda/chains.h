@@ -40,12 +40,12 @@ __device__ __forceinline__ void add_block(float (&sum)[4], const TileWords& w, c
   mma_m16n8k16(sum, {w.low.z, w.high.z, w.low.w, w.high.w}, {x.z, x.w});
 }
 
-// Chains 2 j and 2 j + 1.
+// Two neighbouring subtrees of equal size: chains 2 j and 2 j + 1, or sums of such.
 __device__ __forceinline__ float join_chains(float even, float odd) { return __fadd_rn(even, odd); }
 
 // The four pairs of chains.
 __device__ __forceinline__ float join_pairs(float p0, float p1, float p2, float p3) {
-  return __fadd_rn(__fadd_rn(p0, p1), __fadd_rn(p2, p3));
+  return join_chains(join_chains(p0, p1), join_chains(p2, p3));
 }
 
 }  // namespace specrt::cuda

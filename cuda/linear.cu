@@ -1,4 +1,5 @@
-// y = x w^T for 1 to 64 rows, on tensor cores, reading every weight once.
+// y = x w^T for 1 to 64 rows, on tensor cores, reading every weight once. The launcher of any
+// number of rows.
 #include <algorithm>
 
 #include "cuda/epilogue.cuh"
@@ -20,19 +21,10 @@ constexpr int slots(int row_tiles) { return row_tiles <= 2 ? 3 : 2; }
 // Blocks that a multiprocessor holds: two, so that the next kernel starts beside this one.
 constexpr int residents(int row_tiles) { return row_tiles == 8 ? 1 : 2; }
 
-struct LinearJob {
-  LinearArgs args;
-  int32_t panels;  // of the weight
-};
-
-__host__ __device__ int32_t panel_count(const Weight& w) {
-  return (w.rows + kPanelRows - 1) / kPanelRows;
-}
-
 // One schedule of the kernel: its rings and its shared memory.
 template <int kRowTiles, int kPanels>
 struct Schedule {
-  using Weights = WeightStream<kPanels, slots(kRowTiles)>;
+  using Weights = WeightStream<WarpReaders, kPanels, slots(kRowTiles)>;
   // Activations are loaded a slot of weights ahead where registers allow it.
   static constexpr int kAhead = kRowTiles <= 2 ? 2 * Weights::kBlocks : Weights::kBlocks;
   static constexpr int kRing = std::min(kAhead, std::max(2, 8 / kRowTiles));
@@ -148,12 +140,18 @@ LinearSchedule linear_schedule(const LinearArgs& args, int32_t multiprocessors) 
   LinearSchedule schedule{.row_tiles = 1, .panels = 4, .blocks = 0};
   while (schedule.row_tiles * kTileRows < slot_count(args.rows)) schedule.row_tiles *= 2;
   const int32_t panels = panel_count(args.w);
+  if (schedule.row_tiles > kMostStepTiles) {
+    const int32_t groups = (panels + kPromptPanels - 1) / kPromptPanels;
+    schedule.blocks = groups < multiprocessors ? groups : multiprocessors;
+    return schedule;
+  }
   if (panels <= 2 * multiprocessors) schedule.panels = panels <= multiprocessors ? 1 : 2;
   schedule.blocks = panels < multiprocessors ? panels : multiprocessors;
   return schedule;
 }
 
 void linear(cudaStream_t stream, const LinearArgs& args, const LinearSchedule& schedule) {
+  if (schedule.row_tiles > kMostStepTiles) return linear_prompt(stream, args, schedule);
   switch (schedule.row_tiles) {
     case 1:
       return launch_linear<1>(stream, args, schedule);

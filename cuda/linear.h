@@ -8,8 +8,8 @@
 namespace specrt::cuda {
 
 struct LinearSchedule {
-  int32_t row_tiles;  // of 8 rows: 1, 2, 4 or 8, enough for all rows
-  int32_t panels;     // of 16 outputs that a block takes at once: 1, 2 or 4
+  int32_t row_tiles;  // of 8 rows, enough for all rows: 1, 2, 4, 8; of a prompt 16 or 32 too
+  int32_t panels;     // of 16 outputs that a block takes at once: 1, 2 or 4; above 8 row tiles 4
   int32_t blocks;     // at most as many as there are panels
 };
 
@@ -36,9 +36,23 @@ class PanelGroups {
   int32_t smaller_;  // where groups of size_ begin; those before have one panel more
 };
 
+inline constexpr int32_t kMostStepTiles = 8;  // row tiles of a step that has no long prompt
+inline constexpr int32_t kPromptPanels = 4;   // that a block takes at once above so many
+
+// What the kernels get.
+struct LinearJob {
+  LinearArgs args;
+  int32_t panels;  // of the weight
+};
+
+inline int32_t panel_count(const Weight& w) { return (w.rows + kPanelRows - 1) / kPanelRows; }
+
 LinearSchedule linear_schedule(const LinearArgs& args, int32_t multiprocessors);
 
 // linear() of kernels.h with a given schedule.
 void linear(cudaStream_t stream, const LinearArgs& args, const LinearSchedule& schedule);
+
+// The same for more than kMostStepTiles row tiles.
+void linear_prompt(cudaStream_t stream, const LinearArgs& args, const LinearSchedule& schedule);
 
 }  // namespace specrt::cuda

@@ -1,4 +1,4 @@
-// Weights on their way to the tensor cores: a ring in shared memory that a warp has for itself.
+// Weights on their way to the tensor cores: a ring in shared memory.
 #pragma once
 
 #include "cuda/chains.h"
@@ -7,34 +7,46 @@
 
 namespace specrt::cuda {
 
-// The tiles of one chain, group after group of panels, block after block of columns. One warp fills
-// and reads the ring: its lane 0 starts bulk copies, a barrier of a slot says when they have come,
-// and a slot is free when the warp has met at sync_warp, so warps never wait for each other. All
-// lanes call every function. What was filled must be waited for: a block may not end before.
-template <int kPanels, int kSlotCount>
+// Who fills and reads a ring: a warp, so that warps never wait for each other, or the whole block.
+// One thread starts the copies, and a slot is free when all have met.
+struct WarpReaders {
+  static constexpr int32_t kSlotBytes = 4096;
+  static __device__ __forceinline__ bool is_first() { return elect_lane0(); }
+  static __device__ __forceinline__ void meet() { sync_warp(); }
+};
+struct BlockReaders {
+  static constexpr int32_t kSlotBytes = 16384;
+  static __device__ __forceinline__ bool is_first() { return threadIdx.x == 0; }
+  static __device__ __forceinline__ void meet() { sync_block(); }
+};
+
+// The tiles of a range of blocks of columns, group after group of panels, block after block. They
+// come by bulk copies, and a barrier of a slot says when they have come. All readers call every
+// function. What was filled must be waited for: a block may not end before.
+template <typename Readers, int kPanels, int kSlotCount>
 class WeightStream {
  public:
   static constexpr int32_t kSlots = kSlotCount;
-  static constexpr int32_t kSlotBytes = 4096;
+  static constexpr int32_t kSlotBytes = Readers::kSlotBytes;
   static constexpr int32_t kBlocks = kSlotBytes / kTileBytes / kPanels;  // a panel's in a slot
   static constexpr int32_t kRingBytes = kSlots * kSlotBytes;             // 16-byte aligned
 
   // `came` has one barrier a slot.
-  __device__ WeightStream(std::byte* ring, uint64_t* came, const Weight& w, const BlockRange& chain,
+  __device__ WeightStream(std::byte* ring, uint64_t* came, const Weight& w, const BlockRange& range,
                           int32_t first_panel, const PanelGroups& groups)
       : groups_(groups),
         ring_(ring),
         came_(came),
         w_(w),
-        chain_(chain),
-        fill_panel_(chain.begin < chain.end ? first_panel : groups.end()),
-        fill_block_(chain.begin) {
-    if (elect_lane0()) {
+        range_(range),
+        fill_panel_(range.begin < range.end ? first_panel : groups.end()),
+        fill_block_(range.begin) {
+    if (Readers::is_first()) {
 #pragma unroll
       for (int slot = 0; slot < kSlots; ++slot) mbar_init(came_ + slot, 1);
       fence_mbar_init();
     }
-    sync_warp();
+    Readers::meet();
   }
 
   // Starts as many copies as there are slots. Once, first.
@@ -48,9 +60,9 @@ class WeightStream {
     return ring_ + used_ % kSlots * kSlotBytes;
   }
 
-  // The warp has taken all it needs from that slot, which is filled again.
+  // The readers have taken all they need from that slot, which is filled again.
   __device__ __forceinline__ void release() {
-    sync_warp();
+    Readers::meet();
     fill_slot(static_cast<int32_t>(used_++ % kSlots));
   }
 
@@ -64,11 +76,11 @@ class WeightStream {
   __device__ __forceinline__ int32_t fill_slot(int32_t slot) {
     const int32_t panels = groups_.size(fill_panel_);
     if (panels == 0) return 0;
-    const int32_t left = chain_.end - fill_block_, blocks = left < kBlocks ? left : kBlocks;
-    if (elect_lane0()) start_copies(slot, panels, blocks * static_cast<int32_t>(kTileBytes));
+    const int32_t left = range_.end - fill_block_, blocks = left < kBlocks ? left : kBlocks;
+    if (Readers::is_first()) start_copies(slot, panels, blocks * static_cast<int32_t>(kTileBytes));
     fill_block_ += blocks;
     if (blocks == left) {
-      fill_block_ = chain_.begin;
+      fill_block_ = range_.begin;
       fill_panel_ += panels;
     }
     return 1;
@@ -89,7 +101,7 @@ class WeightStream {
   std::byte* ring_;
   uint64_t* came_;
   const Weight& w_;
-  BlockRange chain_;
+  BlockRange range_;
   int32_t fill_panel_;
   int32_t fill_block_;
   int32_t filled_ = 0;  // slots, by fill()

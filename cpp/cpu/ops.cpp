@@ -28,6 +28,8 @@ Row describe(const StepRows& step, int32_t s, int32_t i) {
 }
 
 RowList list_rows(const StepRows& step) {
+  SPECRT_CHECK(step.segment_count * step.capacity <= kMaxStepRows, "a step on the CPU has 1 to ",
+               kMaxStepRows, " rows, not ", step.segment_count, " x ", step.capacity);
   RowList list;
   for (int32_t s = 0; s < step.segment_count; ++s) {
     const RowRange range = rows_of(step, s);

@@ -211,9 +211,9 @@ int32_t Generator::cached_prefix(std::span<const int32_t> prompt) const {
 
 void Generator::prefill(Request& request, int32_t length) {
   Pace pace(target_.stream());
-  for (int32_t begin = request.completion.metrics.cached_tokens; begin < length;
-       begin += kMaxStepRows) {
-    const int32_t end = std::min(begin + kMaxStepRows, length);
+  const int32_t rows = target_.prompt_rows();
+  for (int32_t begin = request.completion.metrics.cached_tokens; begin < length; begin += rows) {
+    const int32_t end = std::min(begin + rows, length);
     if (end < length) {
       loop_->enqueue_prompt_chunk(0, begin, end);
     } else {

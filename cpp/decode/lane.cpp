@@ -1,5 +1,6 @@
 #include "decode/lane.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -14,7 +15,8 @@ Lane::Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences,
       least_step_ms_(options.least_step_ms) {
   SPECRT_CHECK(!sequences_.empty() && sequences_.size() <= kMaxSegments, "a step serves 1 to ",
                kMaxSegments, " sequences, not ", sequences_.size());
-  spans_ = backend().alloc(sizeof(StepSpan) * sequences_.size());  // zeros: no rows
+  const auto more = static_cast<size_t>(prompt_rows() / kMaxStepRows - 1);
+  spans_ = backend().alloc(sizeof(StepSpan) * (sequences_.size() + more));  // zeros: no rows
   for (size_t s = 0; s < sequences_.size(); ++s) caches_.push_back(model_.make_kv());
   if (options.clocking == StepClocking::on) clock_ = backend().alloc_shared(sizeof(StepClock));
 }
@@ -26,9 +28,9 @@ void Lane::enqueue_clock(const StepRows& rows, ClockEdge edge) {
       {.rows = rows, .clock = clock_.as<StepClock>(), .edge = edge, .least_ms = least_step_ms_});
 }
 
-Segment Lane::segment(size_t s) const {
+Segment Lane::segment(size_t s, const StepSpan* span) const {
   const SequenceCells& sequence = sequences_[s]->cells();
-  return {.span = span(s), .tok = sequence.tok, .kv = caches_[s].data(), .cells = sequence.cells};
+  return {.span = span, .tok = sequence.tok, .kv = caches_[s].data(), .cells = sequence.cells};
 }
 
 StepRows Lane::step_rows(int32_t capacity, int32_t positions) const {
@@ -36,7 +38,7 @@ StepRows Lane::step_rows(int32_t capacity, int32_t positions) const {
   rows.segment_count = static_cast<int32_t>(sequences_.size());
   rows.capacity = capacity;
   rows.positions = positions;
-  for (size_t s = 0; s < sequences_.size(); ++s) rows.segments[s] = segment(s);
+  for (size_t s = 0; s < sequences_.size(); ++s) rows.segments[s] = segment(s, span(s));
   return rows;
 }
 
@@ -87,12 +89,18 @@ void Lane::enqueue_catch_up(int32_t positions) {
 }
 
 void Lane::enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head head) {
-  backend().feed_prompt(stream_, {.span = span(s), .begin = begin, .count = count});
+  SPECRT_CHECK(count >= 1 && count <= prompt_rows(), "a step feeds 1 to ", prompt_rows(),
+               " prompt tokens, not ", count);
   StepRows rows;
-  rows.segment_count = 1;
   rows.capacity = kMaxStepRows;
   rows.positions = begin + count;
-  rows.segments[0] = segment(s);
+  StepSpan* own = span(s);
+  for (int32_t left = count; left > 0; left -= kMaxStepRows) {
+    const int32_t fed = std::min(left, kMaxStepRows);
+    backend().feed_prompt(stream_, {.span = own, .begin = begin + left - fed, .count = fed});
+    rows.segments[static_cast<size_t>(rows.segment_count)] = segment(s, own);
+    own = span(size() + static_cast<size_t>(rows.segment_count++));
+  }
   model_.enqueue_step(stream_, rows, head);
 }
 

@@ -31,6 +31,8 @@ class Lane {
   Sequence& sequence(size_t s) const { return *sequences_[s]; }
   // Rows that a step has for each sequence at most.
   int32_t most_rows() const { return kMaxStepRows / static_cast<int32_t>(sequences_.size()); }
+  // Rows of a prompt that a step feeds at most.
+  int32_t prompt_rows() const { return backend().prompt_rows(); }
   StepSpan* span(size_t s) const { return spans_.as<StepSpan>() + s; }
 
   // When its steps ran, those of prompts left out; null without a clock.
@@ -51,11 +53,12 @@ class Lane {
   // last, at positions below `positions`.
   void enqueue_catch_up(int32_t positions);
 
-  // Prompt tokens [begin, begin + count) of sequence s, count <= kMaxStepRows.
+  // Prompt tokens [begin, begin + count) of sequence s, count <= prompt_rows(). The last
+  // kMaxStepRows come first: they have logits, and the span of the sequence.
   void enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head head);
 
  private:
-  Segment segment(size_t s) const;
+  Segment segment(size_t s, const StepSpan* span) const;
   StepRows step_rows(int32_t capacity, int32_t positions) const;
   void enqueue_clocked(const StepRows& rows, Head head);
   void enqueue_clock(const StepRows& rows, ClockEdge edge);
@@ -64,7 +67,7 @@ class Lane {
   Stream& stream_;
   std::vector<Sequence*> sequences_;
   std::vector<Buffer> caches_;
-  Buffer spans_;
+  Buffer spans_;  // of the sequences, then of the segments of a prompt but for the first
   Buffer clock_;
   double least_step_ms_;
 };

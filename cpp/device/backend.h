@@ -27,6 +27,10 @@ class Backend {
   // Epilogue::rope_kv.
   virtual bool joins_ops() const { return false; }
 
+  // Rows that a step may have where it feeds a prompt: kMaxStepRows, or a multiple of it up to
+  // kMaxPromptRows. Their bits do not depend on how many share a step.
+  virtual int32_t prompt_rows() const { return kMaxStepRows; }
+
   // Zero-filled, 64-byte aligned device memory. Throws when the machine cannot hold it.
   virtual Buffer alloc(size_t bytes) = 0;
 

@@ -9,9 +9,10 @@ namespace {
 void check_rows(const char* op, const StepRows& rows) {
   SPECRT_CHECK(rows.segment_count >= 1 && rows.segment_count <= kMaxSegments, op,
                ": a step has 1 to ", kMaxSegments, " segments, not ", rows.segment_count);
-  SPECRT_CHECK(rows.capacity >= 1 && rows.segment_count * rows.capacity <= kMaxStepRows, op,
-               ": a step has 1 to ", kMaxStepRows, " rows, not ", rows.segment_count, " x ",
-               rows.capacity);
+  SPECRT_CHECK(rows.capacity >= 1 && rows.capacity <= kMaxStepRows, op, ": a segment has 1 to ",
+               kMaxStepRows, " rows, not ", rows.capacity);
+  SPECRT_CHECK(rows.segment_count * rows.capacity <= kMaxPromptRows, op, ": a step has 1 to ",
+               kMaxPromptRows, " rows, not ", rows.segment_count, " x ", rows.capacity);
 }
 
 void check_view(const char* op, const char* what, const RowsView& view, DType dtype, int64_t cols) {

@@ -16,6 +16,7 @@
 namespace specrt {
 
 inline constexpr int32_t kMaxSegments = 8;
+inline constexpr int32_t kMaxPromptRows = 4 * kMaxStepRows;  // of Backend::prompt_rows()
 inline constexpr int32_t kMaxHeadDim = 512;
 inline constexpr int32_t kKvBlock = 16;  // cached positions that lie together in a key block
 
@@ -39,11 +40,14 @@ enum class RowSelect : int32_t {
   last,  // only the last existing row of every segment
 };
 
-// Row i of segment s is row s * capacity + i of every activation.
+// Row i of segment s is row s * capacity + i of every activation. A long piece of a prompt is
+// several segments of one sequence, each of which sees the positions before it in the cache.
 struct StepRows {
   std::array<Segment, kMaxSegments> segments{};
   int32_t segment_count = 0;
-  int32_t capacity = 0;  // rows recorded per segment; segment_count * capacity <= kMaxStepRows
+  // Rows recorded per segment, at most kMaxStepRows; those of a prompt at most
+  // Backend::prompt_rows() in all segments, others kMaxStepRows.
+  int32_t capacity = 0;
   RowSelect select = RowSelect::all;
   // Every position of the step lies below it, so that work over the cache can be sized before the
   // cells are known.

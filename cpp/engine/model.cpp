@@ -19,11 +19,18 @@ std::shared_ptr<const Engine> packed_for(const Backend& backend,
 
 constexpr const char* kSmallerModel = "free memory, or use a smaller model";
 
+size_t joined_bytes(const Plan& plan, const Backend& backend) {
+  if (!backend.joins_ops()) return 0;
+  return static_cast<size_t>(joined_row_bytes(plan) * backend.prompt_rows());
+}
+
 // What a model takes in all, so that an error shows what is large.
 std::string budget(const Engine& engine, const Backend& backend) {
   const Plan& plan = engine.plan();
-  const size_t buffers = static_cast<size_t>(arena_row_bytes(plan) * kMaxStepRows) +
-                         scratch_bytes(plan, backend) + backend.pick_scratch(plan.header.vocab);
+  const size_t buffers = static_cast<size_t>(arena_bytes(plan, backend.prompt_rows())) +
+                         joined_bytes(plan, backend) + scratch_bytes(plan, backend) +
+                         backend.pick_scratch(plan.header.vocab) +
+                         backend.head_bytes(plan.header.vocab);
   const auto megabytes = [](size_t bytes) { return (bytes + 999'999) / 1'000'000; };
   return concat("the model needs ", megabytes(engine.file_bytes()), " MB for weights, ",
                 megabytes(static_cast<size_t>(kv_bytes(plan))), " MB for the KV cache, ",
@@ -53,13 +60,10 @@ Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
       arena_(allocate("activations", *engine_, backend, kSmallerModel,
                       [&] {
                         return backend.alloc(
-                            static_cast<size_t>(arena_row_bytes(plan()) * kMaxStepRows));
+                            static_cast<size_t>(arena_bytes(plan(), backend.prompt_rows())));
                       })),
       joined_(allocate("activations", *engine_, backend, kSmallerModel,
-                       [&] {
-                         const int64_t bytes = backend.joins_ops() ? joined_row_bytes(plan()) : 0;
-                         return backend.alloc(static_cast<size_t>(bytes * kMaxStepRows));
-                       })),
+                       [&] { return backend.alloc(joined_bytes(plan(), backend)); })),
       scratch_(allocate("scratch", *engine_, backend, kSmallerModel,
                         [&] { return backend.alloc(scratch_bytes(plan(), backend)); })),
       pick_scratch_(allocate("scratch", *engine_, backend, kSmallerModel,
@@ -68,7 +72,7 @@ Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
                      [&] { return backend.alloc(backend.head_bytes(vocab())); })),
       memory_{.weights = weights_.data(),
               .arena = arena_.data(),
-              .arena_rows = kMaxStepRows,
+              .arena_rows = backend.prompt_rows(),
               .scratch = {.data = scratch_.data(), .bytes = scratch_.size()},
               .best = best_.data(),
               .joined = joined_.data()} {

@@ -16,7 +16,8 @@ class Model {
   // Enqueues one forward of the rows that the segments' spans name; nothing waits.
   void enqueue_step(Stream& stream, const StepRows& rows, Head head);
 
-  // Logits of the last step, (kMaxStepRows, vocab) f32, row as in StepRows.
+  // Logits of the last step, (kMaxStepRows, vocab) f32, row as in StepRows; a longer step leaves
+  // those of its first rows.
   RowsView logits() const { return logits_view(plan(), memory_); }
 
   // For choosing from the logits, on the stream of the steps. Steps do not touch it.

@@ -244,6 +244,12 @@ void validate_header(const Plan& plan) {
   const format::BufferRecord& logits = plan.buffers[static_cast<size_t>(header.logits_buffer)];
   SPECRT_CHECK(static_cast<DType>(logits.dtype) == DType::f32 && logits.cols == header.vocab,
                "the logits buffer is not f32 of the vocabulary's size");
+  for (int32_t i = 0; i < header.head_begin; ++i) {
+    const OpRecord& op = plan.ops[static_cast<size_t>(i)];
+    const auto is_logits = [&](int32_t id) { return id == header.logits_buffer; };
+    SPECRT_CHECK(!is_logits(op.out) && !is_logits(op.in[0]) && !is_logits(op.in[1]), "op ", i,
+                 " uses the logits before the head");
+  }
 }
 
 constexpr int64_t kMaxBytes = int64_t{1} << 46;
@@ -261,11 +267,15 @@ void each(const char* what, const Records& records, Check&& check_record) {
 
 }  // namespace
 
-int64_t arena_row_bytes(const Plan& plan) {
+int64_t arena_bytes(const Plan& plan, int32_t rows) {
   int64_t bytes = 0;
-  for (const format::BufferRecord& buffer : plan.buffers) {
-    bytes = std::max(bytes, static_cast<int64_t>(buffer.offset) +
-                                padded_row_bytes(static_cast<DType>(buffer.dtype), buffer.cols));
+  for (size_t i = 0; i < plan.buffers.size(); ++i) {
+    const format::BufferRecord& buffer = plan.buffers[i];
+    const bool is_logits = i == static_cast<size_t>(plan.header.logits_buffer);
+    const int64_t own = is_logits ? std::min(rows, kMaxStepRows) : rows;
+    bytes =
+        std::max(bytes, static_cast<int64_t>(buffer.offset) * rows +
+                            padded_row_bytes(static_cast<DType>(buffer.dtype), buffer.cols) * own);
   }
   return bytes;
 }
@@ -422,6 +432,13 @@ struct Join {
   }
 };
 
+StepRows head_rows(const StepRows& rows, Head head) {
+  StepRows selected = rows;
+  selected.segment_count = std::min(rows.segment_count, kMaxStepRows / rows.capacity);
+  if (head == Head::last) selected.select = RowSelect::last;
+  return selected;
+}
+
 }  // namespace
 
 void run(const Plan& plan, const Joints& joints, const PlanMemory& memory, const StepRows& rows,
@@ -431,7 +448,7 @@ void run(const Plan& plan, const Joints& joints, const PlanMemory& memory, const
   const size_t end = head == Head::none ? head_begin : plan.ops.size();
   StepRows selected = rows;
   for (size_t i = 0; i < end; ++i) {
-    if (i >= head_begin && head == Head::last) selected.select = RowSelect::last;
+    if (i == head_begin) selected = head_rows(rows, head);
     const Joint joint = joints.of(i);
     if (joint.left_out) continue;
     visit(plan, plan.ops[i], memory, selected, [&]<typename Args>(Args args) {

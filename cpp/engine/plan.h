@@ -23,8 +23,8 @@ struct Plan {
   Vocabulary vocabulary;
 };
 
-// Bytes of activations for each row of capacity.
-int64_t arena_row_bytes(const Plan& plan);
+// Bytes of activations for steps of up to `rows` rows; the logits have no more than kMaxStepRows.
+int64_t arena_bytes(const Plan& plan, int32_t rows);
 
 // Slots of a KV cache: every position plus one step's rows behind them, in whole key blocks.
 int32_t kv_slots(const Plan& plan);
@@ -45,7 +45,7 @@ void validate(const Plan& plan);
 // Where the plan's memory lies for one model.
 struct PlanMemory {
   const std::byte* weights = nullptr;  // byte 0 of the engine file
-  std::byte* arena = nullptr;          // arena_row_bytes(plan) * arena_rows
+  std::byte* arena = nullptr;          // arena_bytes(plan, arena_rows)
   int32_t arena_rows = 0;
   Scratch scratch = {};
   std::byte* best = nullptr;    // LinearArgs::best of the head
@@ -57,6 +57,7 @@ enum class Head {
   last,  // logits of the last row of every segment
   all,
 };
+// Where a step has more than kMaxStepRows rows, the head takes the segments that come first.
 
 // Bytes of what norms without a pass keep for each row of capacity.
 int64_t joined_row_bytes(const Plan& plan);

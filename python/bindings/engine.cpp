@@ -22,7 +22,8 @@ void init_engine(nb::module_& module) {
         facts["context"] = plan.header.context;
         facts["step_weight_bytes"] = step_weight_bytes(plan);
         facts["kv_bytes"] = kv_bytes(plan);
-        facts["activation_bytes"] = arena_row_bytes(plan) * kMaxStepRows;
+        const bool is_cuda = plan.header.backend == format::kBackendCuda;
+        facts["activation_bytes"] = arena_bytes(plan, is_cuda ? kMaxPromptRows : kMaxStepRows);
         return facts;
       },
       nb::arg("path"),

@@ -217,7 +217,7 @@ void try_file(Random& random, const File& file, Backend& backend, Stream& stream
     return;
   }
   const Plan& plan = engine->plan();
-  if (arena_row_bytes(plan) * kMaxStepRows + kv_bytes(plan) > kRunBytes) {
+  if (arena_bytes(plan, backend.prompt_rows()) + kv_bytes(plan) > kRunBytes) {
     ++counts.too_large;
     return;
   }

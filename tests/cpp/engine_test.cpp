@@ -72,7 +72,7 @@ TEST_CASE("a good engine is read") {
     CHECK_EQ(kv_slots(plan), 160);  // context 96 and a step of 64 rows
     const int64_t element = dtype == DType::f32 ? 4 : 2;
     CHECK_EQ(kv_bytes(plan), 2 * 2 * 160 * 2 * 8 * element);
-    CHECK_EQ(arena_row_bytes(plan) % kRowAlignment, 0);
+    CHECK_EQ(arena_bytes(plan, kMaxStepRows) % kRowAlignment, 0);
     CHECK(step_weight_bytes(plan) > 0);
   }
 }

@@ -125,6 +125,31 @@ TEST_CASE("every head dimension, group and number of rows, with garbage in what 
   }
 }
 
+TEST_CASE("segments of a prompt see those before them, and share the scratch of 64 rows") {
+  const AttentionShape shape{
+      .heads = 4, .kv_heads = 2, .slots = 384, .window = 150, .capacity = 64};
+  AttentionStep step(shape, 4, 11);
+  for (size_t s = 0; s < 4; ++s) {
+    step.sequences[s].keys = step.sequences[0].keys;  // of one cache
+    step.sequences[s].values = step.sequences[0].values;
+    step.sequences[s].base = 90 + 64 * static_cast<int32_t>(s);
+    step.sequences[s].rows = s == 3 ? 5 : 64;
+  }
+  Rig rig(seeded(12));
+  const std::vector<bf16_bits> out = step.run(rig);
+  for (size_t s = 0; s < 4; ++s) {
+    AttentionStep own = step;
+    own.sequences = {step.sequences[s]};
+    own.q.resize(64 * step.query_values());
+    for (size_t row = 0; row < 64; ++row) own.copy_query(step, 64 * s + row, row);
+    Rig other(seeded(13));
+    const std::vector<bf16_bits> want = own.run(other);
+    for (size_t row = 0; row < 64; ++row) {
+      CHECK(row_of(step, out, 64 * s + row) == row_of(own, want, row));
+    }
+  }
+}
+
 TEST_CASE("64 rows up to the last slot, in both schedules") {
   check_step(chain_step({.heads = 1, .slots = 80, .capacity = 64}, 16, 64, 3));
   check_step(chain_step({.heads = 4, .kv_heads = 2, .slots = 176, .capacity = 64}, 112, 64, 4));

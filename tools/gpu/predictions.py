@@ -11,7 +11,9 @@ from gpu.results import Prediction
 
 COPY = 4300.0  # GB/s of a device-to-device copy, bytes read and written
 READ = 4400.0  # GB/s of reading alone
+L2 = 5500.0  # GB/s from the L2 cache to all multiprocessors
 ROWS = (1, 8, 16, 32, 64)
+PROMPT_ROWS = (128, 256)
 CONTEXTS = (128, 1024, 8192, 32768)
 _KILOBYTES = (16, 32, 48, 64, 96, 128)
 _BULK = {32: (2048,), 64: (2048, 4096), 96: (2048, 4096)}
@@ -66,6 +68,10 @@ def _matrix_us(size: int, rows: int) -> float:
     return size / (COPY * _EFFICIENCY * 1e3) * _ROW_FACTORS[rows] + _BOUNDARY_US
 
 
+def _prompt_us(size: int, rows: int) -> float:
+    return size * (1 + rows / 64) / (L2 * 1e3) + _BOUNDARY_US
+
+
 def _attention_us(size: int, rows: int) -> float:
     again = rows * size / 5e6 if rows > 8 else 0.0  # each row reads the cache again, from L2
     return 8.0 + size / 3e6 + again
@@ -78,6 +84,15 @@ def step_ms(shape: Shape, rows: int, context: int = 1024) -> float:
     attention = _attention_us(shape.kv_bytes(context), rows) - 8.0
     layer = sum(_matrix_us(size, rows) for size in sizes.values()) + attention + _OTHERS_US
     return (shape.layers * layer + head + 20.0) / 1e3
+
+
+def prompt_step_ms(shape: Shape, context: int) -> float:
+    """A step of 256 rows of a prompt, without a head."""
+    sizes = shape.matrices()
+    del sizes["head"]
+    attention = 4 * (_attention_us(shape.kv_bytes(context), 64) + _BOUNDARY_US)
+    layer = sum(_prompt_us(size, 256) for size in sizes.values()) + attention + _OTHERS_US
+    return shape.layers * layer / 1e3
 
 
 def _floods() -> dict[str, Prediction]:
@@ -102,14 +117,19 @@ def _models() -> dict[str, Prediction]:
         for rows in ROWS:
             basis = "bytes at 92 % of a copy, and kernel boundaries"
             table[f"{name}.step.r{rows}"] = Prediction(step_ms(shape, rows), "ms", basis)
-        chunk = step_ms(shape, 64, 512) - _matrix_us(shape.matrices()["head"], 64) / 1e3
-        basis = "16 steps of 64 rows, the head once"
-        table[f"{name}.prefill.t1024"] = Prediction(16 * chunk, "ms", basis)
+        basis = "4 steps of 256 rows, matrices by their reads from L2"
+        table[f"{name}.prefill.t1024"] = Prediction(4 * prompt_step_ms(shape, 512), "ms", basis)
     for name, shape in SHAPES.items():
         for matrix, size in shape.matrices().items():
             for rows in ROWS:
                 value = _matrix_us(size, rows)
                 table[f"{name}.linear.{matrix}.r{rows}"] = Prediction(value, "us", "its bytes")
+            if matrix == "head":
+                continue
+            basis = f"from L2 at {L2:.0f} GB/s: the weights, and the rows for every 64 outputs"
+            for rows in PROMPT_ROWS:
+                value = _prompt_us(size, rows)
+                table[f"{name}.linear.{matrix}.r{rows}"] = Prediction(value, "us", basis)
     for name in ("8b", "7b"):
         for context in CONTEXTS:
             for rows in (1, 8, 64):

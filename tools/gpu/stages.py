@@ -25,7 +25,7 @@ _EMULATED = {
     "ceilings": ("--bytes", "2000000"),
     "steps": ("--shape", "tiny", "--rows", "1,9", "--contexts", "70"),
     "prefill": ("--shape", "tiny", "--contexts", "130"),
-    "linear": ("--shape", "tiny", "--rows", "1,17"),
+    "linear": ("--shape", "tiny", "--rows", "1,17,129"),
     "attention": ("--shape", "tiny", "--rows", "1,9", "--contexts", "70"),
     "judge": ("--shape", "tiny", "--rows", "1,3"),
     "gaps": ("--count", "10"),
@@ -162,7 +162,7 @@ def steps(run: Run) -> None:
 def linears(run: Run) -> None:
     """Every matrix of the shapes alone, from memory."""
     for shape in ("8b", "1b", "7b"):
-        _check(run, "linear", "--shape", shape)
+        _check(run, "linear", "--shape", shape, "--rows", "1,8,16,32,64,128,256")
 
 
 def attentions(run: Run) -> None:

@@ -24,11 +24,9 @@ double time_each(const Device& device, const Options& options, int32_t count, En
 
 struct Step {
   Step(const Device& device, int32_t cached, int32_t count, std::byte* kv = nullptr)
-      : span(device.put(std::vector<int32_t>{cached, count})) {
-    rows.segment_count = 1;
-    rows.capacity = count;
+      : span(device.put(span_words(cached, count))),
+        rows(chain_step(span.as<StepSpan>(), count, {.kv = kv})) {
     rows.positions = cached + count;
-    rows.segments[0] = {.span = span.as<StepSpan>(), .kv = kv};
   }
 
   Buffer span;
@@ -37,7 +35,7 @@ struct Step {
 
 struct Activation {
   Activation(const Device& device, DType dtype, int32_t cols)
-      : buffer(device.random(static_cast<size_t>(kMaxStepRows * padded_row_bytes(dtype, cols)))),
+      : buffer(device.random(static_cast<size_t>(kMaxPromptRows * padded_row_bytes(dtype, cols)))),
         view{.data = buffer.data(),
              .dtype = dtype,
              .cols = cols,
@@ -53,6 +51,7 @@ struct Matrix {
   int32_t cols;
   Epilogue epilogue;
   int32_t pair_stride;
+  int32_t most_rows = kMaxPromptRows;
 };
 
 std::vector<Matrix> matrices(const LlamaShape& s) {
@@ -63,7 +62,7 @@ std::vector<Matrix> matrices(const LlamaShape& s) {
       {"o", s.dim, s.heads * s.head_dim, Epilogue::add, kPlain},
       {"gate_up", 2 * s.ffn, s.dim, Epilogue::swiglu, s.ffn},
       {"down", s.dim, s.ffn, Epilogue::add, kPlain},
-      {"head", s.vocab, s.dim, Epilogue::store, kPlain},
+      {"head", s.vocab, s.dim, Epilogue::store, kPlain, kMaxStepRows},
   };
 }
 
@@ -77,6 +76,7 @@ void time_matrix(const Device& device, const Options& options, const Buffer& poo
   const Activation out(device, is_swiglu ? DType::bf16 : DType::f32,
                        is_swiglu ? matrix.rows / 2 : matrix.rows);
   for (const int32_t rows : options.rows) {
+    if (rows > matrix.most_rows) continue;
     const Step step(device, 0, rows);
     const double time = time_each(device, options, count, [&](int32_t i) {
       device.backend->linear(*device.stream, {.rows = step.rows,

@@ -45,8 +45,9 @@ void prefill(const Device& device, const Options& options) {
   const int32_t tokens = options.contexts.front();
   SyntheticModel model(device, shape, tokens);
   std::vector<StepRows> chunks;
-  for (int32_t at = 0; at < tokens; at += kMaxStepRows) {
-    chunks.push_back(model.step(at, std::min(kMaxStepRows, tokens - at)));
+  const int32_t most = device.backend->prompt_rows();
+  for (int32_t at = 0; at < tokens; at += most) {
+    chunks.push_back(model.step(at, std::min(most, tokens - at)));
   }
   const auto work = device.backend->record(*device.stream, [&] {
     for (size_t i = 0; i < chunks.size(); ++i) {

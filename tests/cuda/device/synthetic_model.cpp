@@ -175,13 +175,32 @@ const LlamaShape& shape_named(const std::string& name) {
   fail_argument("no shape '", name, "'; there are 8b, 7b, 13b, 1b and tiny");
 }
 
+std::vector<int32_t> span_words(int32_t cached, int32_t rows) {
+  std::vector<int32_t> words;
+  for (int32_t at = 0; at < rows; at += kMaxStepRows) {
+    words.insert(words.end(), {cached + at, std::min(kMaxStepRows, rows - at)});
+  }
+  return words;
+}
+
+StepRows chain_step(const StepSpan* spans, int32_t rows, Segment segment) {
+  StepRows step;
+  step.segment_count = (rows + kMaxStepRows - 1) / kMaxStepRows;
+  step.capacity = std::min(kMaxStepRows, rows);
+  for (int32_t s = 0; s < step.segment_count; ++s) {
+    segment.span = spans + s;
+    step.segments[static_cast<size_t>(s)] = segment;
+  }
+  return step;
+}
+
 SyntheticModel::SyntheticModel(const Device& device, const LlamaShape& shape, int32_t context)
     : device_(device),
       plan_(Writer(shape, context).write()),
       weights_(device.random(plan_.header.file_bytes)),
-      arena_(device.backend->alloc(static_cast<size_t>(arena_row_bytes(plan_) * kMaxStepRows))),
+      arena_(device.backend->alloc(static_cast<size_t>(arena_bytes(plan_, kMaxPromptRows)))),
       joints_(plan_),
-      joined_(device.backend->alloc(static_cast<size_t>(joined_row_bytes(plan_) * kMaxStepRows))),
+      joined_(device.backend->alloc(static_cast<size_t>(joined_row_bytes(plan_) * kMaxPromptRows))),
       scratch_(device.backend->alloc(scratch_bytes(plan_, *device.backend))),
       kv_(device.random(static_cast<size_t>(kv_bytes(plan_)))) {
   for (const format::OpRecord& op : plan_.ops) {
@@ -202,21 +221,17 @@ SyntheticModel::SyntheticModel(const Device& device, const LlamaShape& shape, in
 }
 
 StepRows SyntheticModel::step(int32_t cached, int32_t rows) {
-  spans_.push_back(device_.put(std::vector<int32_t>{cached, rows}));
-  StepRows step;
-  step.segment_count = 1;
-  step.capacity = rows;
+  spans_.push_back(device_.put(span_words(cached, rows)));
+  StepRows step = chain_step(spans_.back().as<StepSpan>(), rows,
+                             {.tok = tok_.as<const Cell<int32_t>>(), .kv = kv_.data()});
   step.positions = context_class(cached + rows, plan_.header.context);
-  step.segments[0] = {.span = spans_.back().as<StepSpan>(),
-                      .tok = tok_.as<const Cell<int32_t>>(),
-                      .kv = kv_.data()};
   return step;
 }
 
 void SyntheticModel::enqueue(const StepRows& rows, Head head, Stream& stream) const {
   const PlanMemory memory{.weights = weights_.data(),
                           .arena = arena_.data(),
-                          .arena_rows = kMaxStepRows,
+                          .arena_rows = kMaxPromptRows,
                           .scratch = {.data = scratch_.data(), .bytes = scratch_.size()},
                           .joined = joined_.data()};
   run(plan_, joints_, memory, rows, head, *device_.backend, stream);

@@ -24,6 +24,13 @@ struct LlamaShape {
 // "8b", "7b", "13b", "1b", or "tiny" for the emulator; an argument error otherwise.
 const LlamaShape& shape_named(const std::string& name);
 
+// The pieces of a chain of `rows` rows behind `cached` positions: base and rows of each segment.
+std::vector<int32_t> span_words(int32_t cached, int32_t rows);
+
+// A step of these pieces, whose spans lie at `spans`; `segment` has what is the same in all of
+// them.
+StepRows chain_step(const StepSpan* spans, int32_t rows, Segment segment);
+
 class SyntheticModel {
  public:
   SyntheticModel(const Device& device, const LlamaShape& shape, int32_t context);
