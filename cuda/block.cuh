@@ -34,12 +34,17 @@ struct Prefix {
   Word total;
 };
 
-__device__ __forceinline__ Prefix block_prefix(Word value, BlockShared& shared) {
-  Word upto = value;
+// Sum of the values of the lanes up to this one. All lanes of the warp call it together.
+__device__ __forceinline__ Word warp_prefix(Word value) {
   for (unsigned delta = 1; delta < 32; delta *= 2) {
-    const Word below = shfl_up(upto, delta);
-    if (lane_index() >= delta) upto += below;
+    const Word below = shfl_up(value, delta);
+    if (lane_index() >= delta) value += below;
   }
+  return value;
+}
+
+__device__ __forceinline__ Prefix block_prefix(Word value, BlockShared& shared) {
+  const Word upto = warp_prefix(value);
   if (lane_index() == 31) shared.warps[warp_index()] = upto;
   sync_block();
   Prefix prefix{upto - value, 0};

@@ -1,18 +1,17 @@
-// judge: chooses the target's token for every tail row, walks the chain, commits, logs.
+// judge: chooses the target's token for every tail row, walks the chain, commits, logs. This is
+// rule `exact`; the others are in rejection.cu.
 #include "cuda/adjust.cuh"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/logprobs.cuh"
 #include "cuda/pick.cuh"
+#include "cuda/rejection.h"
+#include "cuda/verdict.cuh"
 #include "device/rules.h"
 
 namespace specrt::cuda {
 
 namespace {
-
-struct PublishToHost {
-  __device__ void operator()(uint32_t* word, uint32_t value) const { st_release_sys(word, value); }
-};
 
 // Chooses the token of tail row `row`. Its log-probabilities are written whether or not the walk
 // reaches it: nobody reads entries beyond the committed tokens.
@@ -35,19 +34,6 @@ __device__ __forceinline__ void judge_row(const JudgeArgs& args, int32_t row, Pi
   }
 }
 
-// Whether all other blocks have arrived here before; what they wrote is seen then.
-__device__ __forceinline__ bool is_last_block(PickHead& head) {
-  SPECRT_SHARED(uint32_t, before);
-  sync_block();
-  if (threadIdx.x == 0) {
-    threadfence();
-    before = add_acq_rel_gpu(&head.arrived, 1);
-    if (before + 1 == gridDim.x) head.arrived = 0;
-  }
-  sync_block();
-  return before + 1 == gridDim.x;
-}
-
 }  // namespace
 
 // judge: y_i = choice from the logits of tail[i]; walk_chain, commit and write_log of
@@ -66,6 +52,7 @@ __global__ void __launch_bounds__(kPickThreads)
   pdl_launch();
   pdl_wait();
   const Cells& cells = *args.sequence.cells;
+  if (cells.rule != Rule::exact) return;
   const auto row = static_cast<int32_t>(blockIdx.x);
   if (!running(cells)) {
     if (row == 0 && threadIdx.x == 0) commit(args.sequence, Verdict{}, PublishToHost{});
@@ -83,6 +70,7 @@ __global__ void __launch_bounds__(kPickThreads)
 void judge(cudaStream_t stream, const JudgeArgs& args) {
   check_pick("judge", args.scratch, args.vocab);
   launch(stream, judge_kernel, kMaxStepRows, pick_threads(args.vocab), 0, args, {.pdl = true});
+  if (keeps_probabilities(args.sequence)) judge_by_probabilities(stream, args);
 }
 
 size_t head_bytes(int32_t vocab) {

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "cuda/kernels.h"
+#include "cuda/pick_scratch.h"
 #include "cuda/values.cuh"
 #include "device/cells.h"
 

@@ -1,8 +1,10 @@
-// pick_draft: chooses the token of a draft step and plans the next one.
+// pick_draft: chooses the token of a draft step and plans the next one. This is rule `exact`; the
+// others are in rejection.cu.
 #include "cuda/adjust.cuh"
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/pick.cuh"
+#include "cuda/rejection.h"
 #include "device/rules.h"
 
 namespace specrt::cuda {
@@ -19,6 +21,7 @@ __global__ void __launch_bounds__(kPickThreads)
   pdl_launch();
   pdl_wait();
   Cells& cells = *args.sequence.cells;
+  if (cells.rule != Rule::exact) return;
   int32_t token = 0;
   if (drafts(cells, args.index)) {
     const int32_t position = draft_position(cells, args.index);
@@ -36,6 +39,7 @@ __global__ void __launch_bounds__(kPickThreads)
 void pick_draft(cudaStream_t stream, const PickDraftArgs& args) {
   check_pick("pick_draft", args.scratch, args.vocab);
   launch(stream, pick_draft_kernel, 1, pick_threads(args.vocab), 0, args, {.pdl = true});
+  if (keeps_probabilities(args.sequence)) draw_draft(stream, args);
 }
 
 }  // namespace specrt::cuda

@@ -25,8 +25,10 @@ __device__ __forceinline__ Word best_match(const Cell<int32_t>* tok, int32_t end
 
 }  // namespace
 
-// propose_ngram: device/rules.h's function of this name, looked up side by side
-// tok (context) of the sequence; the draft goes to tok[E ..]
+// propose_ngram: device/rules.h's function of this name, looked up side by side, and
+//   note_sure_drafts
+// tok (context) of the sequence; the draft goes to tok[E ..], and to probabilities.sure (slots)
+//   where the rule is not `exact`
 // grid 1, block 1024: each thread looks at every 1024th end of a match
 // moves 4 bytes a token of context from L2, a little more where tokens match; latency bound
 // integers: equal to device/rules.h
@@ -38,6 +40,7 @@ __global__ void __launch_bounds__(kThreads)
   pdl_wait();
   Cells& cells = *args.sequence.cells;
   Cell<int32_t>* tok = args.sequence.tok;
+  const ProbabilityRows& rows = args.sequence.probabilities;
   const int32_t end = cells.committed - 1 + cells.tail;
   const int32_t room = ngram_room(cells, args.plan);
   const Word best = room > 0 ? best_match(tok, end, args.plan.longest) : 0;
@@ -51,7 +54,9 @@ __global__ void __launch_bounds__(kThreads)
   // Past the end the copy goes on into its own beginning, so it repeats what lies between.
   const auto stop = static_cast<int32_t>(found & 0xffffffffu);
   for (int32_t i = threadIdx.x; i < room; i += blockDim.x) {
-    tok[end + i] = static_cast<int32_t>(tok[stop + i % (end - stop)]);
+    const int32_t token = tok[stop + i % (end - stop)];
+    tok[end + i] = token;
+    if (cells.rule != Rule::exact) rows.sure[(end + i) % rows.slots] = token;
   }
 }
 

@@ -54,9 +54,6 @@ std::unique_ptr<Backend> make_backend(const LLMOptions& options, const Engine& e
 
 JudgeOptions judge_options(const LLMOptions& options, const Engine& engine) {
   const format::FileHeader& header = engine.plan().header;
-  if (options.rule != AcceptanceRule::exact && header.backend == format::kBackendCuda) {
-    fail_argument("engines for CUDA know the rule exact only; build the bundle for the CPU");
-  }
   constexpr Rule kRules[] = {Rule::exact, Rule::rejection, Rule::block};
   return {.rule = kRules[static_cast<size_t>(options.rule)],
           .draft_tokens = options.num_speculative_tokens,

@@ -220,21 +220,6 @@ void run(const Kernels& kernels, const PickDraftArgs& args, Team& team) {
   finish_draft_step(cells, args.sequence.tok, *args.span, args.index, args.drafting, token);
 }
 
-// What walk_rejection reads.
-struct KeptRows {
-  const ProbabilityRows& rows;
-
-  int32_t vocab() const { return rows.vocab; }
-  double target(int32_t row, int32_t token) const {
-    return rows.target[static_cast<int64_t>(row) * rows.vocab + token];
-  }
-  double draft(int32_t position, int32_t token) const {
-    const int32_t slot = position % rows.slots, sure = rows.sure[slot];
-    if (sure >= 0) return sure == token ? 1.0 : 0.0;
-    return rows.draft[static_cast<int64_t>(slot) * rows.vocab + token];
-  }
-};
-
 Verdict judge_by_probabilities(const JudgeArgs& args, int32_t begin, Team& team) {
   const Cells& cells = *args.sequence.cells;
   const ProbabilityRows& rows = args.sequence.probabilities;

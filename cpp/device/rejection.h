@@ -23,22 +23,41 @@ struct DrawKey {
   int32_t anchor;
 };
 
+template <typename Weight>
+SPECRT_HD inline double sum_weights(int32_t vocab, const Weight& weight) {
+  double sum = 0;
+  for (int32_t token = 0; token < vocab; ++token) sum += weight(token);
+  return sum;
+}
+
 // Counter-based numbers: the same key, the same number.
 class KeyedDraws {
  public:
   SPECRT_HD explicit KeyedDraws(uint64_t seed) : seed_(seed) {}
+
+  // Of (0, 1).
+  SPECRT_HD double uniform(const DrawKey& key) const {
+    const Bits4 bits =
+        philox(seed_, static_cast<uint32_t>(key.position), static_cast<uint32_t>(key.purpose), 0,
+               static_cast<uint32_t>(key.anchor));
+    return (static_cast<double>(bits.word[0]) + 0.5) * 2.3283064365386963e-10;  // 2^-32
+  }
 
   // Whether a uniform number of (0, 1) lies below `threshold`.
   SPECRT_HD bool below(const DrawKey& key, double threshold) const {
     return uniform(key) < threshold;
   }
 
+  // Sum of weight(token) over the vocabulary.
+  template <typename Weight>
+  SPECRT_HD double sum(int32_t vocab, const Weight& weight) const {
+    return sum_weights(vocab, weight);
+  }
+
   // A token with probability weight(token) / sum of all weights, none of which is negative.
   template <typename Weight>
   SPECRT_HD int32_t draw(const DrawKey& key, int32_t vocab, const Weight& weight) const {
-    double sum = 0;
-    for (int32_t token = 0; token < vocab; ++token) sum += weight(token);
-    const double at = uniform(key) * sum;
+    const double at = uniform(key) * sum(vocab, weight);
     double below = 0;
     int32_t last = 0;
     for (int32_t token = 0; token < vocab; ++token) {
@@ -52,14 +71,22 @@ class KeyedDraws {
   }
 
  private:
-  SPECRT_HD double uniform(const DrawKey& key) const {
-    const Bits4 bits =
-        philox(seed_, static_cast<uint32_t>(key.position), static_cast<uint32_t>(key.purpose), 0,
-               static_cast<uint32_t>(key.anchor));
-    return (static_cast<double>(bits.word[0]) + 0.5) * 2.3283064365386963e-10;  // 2^-32
-  }
-
   uint64_t seed_;
+};
+
+// The rows that a sequence keeps, for walk_rejection.
+struct KeptRows {
+  const ProbabilityRows& rows;
+
+  SPECRT_HD int32_t vocab() const { return rows.vocab; }
+  SPECRT_HD double target(int32_t row, int32_t token) const {
+    return rows.target[static_cast<int64_t>(row) * rows.vocab + token];
+  }
+  SPECRT_HD double draft(int32_t position, int32_t token) const {
+    const int32_t slot = position % rows.slots, sure = rows.sure[slot];
+    if (sure >= 0) return sure == token ? 1.0 : 0.0;
+    return rows.draft[static_cast<int64_t>(slot) * rows.vocab + token];
+  }
 };
 
 SPECRT_HD inline int32_t anchor_of(const Cells& s) {
@@ -113,11 +140,10 @@ SPECRT_HD inline Accepted test_block(const Cells& s, const Cell<int32_t>* tok, c
     w = q > 0 && w * p < q ? w * p / q : 1.0;
     double h = w;
     if (i + 1 < judged) {
-      double excess = 0;
-      for (int32_t x = 0; x < rows.vocab(); ++x) {
+      const double excess = draws.sum(rows.vocab(), [&](int32_t x) {
         const double more = w * rows.target(i + 1, x) - rows.draft(position + 1, x);
-        excess += more > 0 ? more : 0;
-      }
+        return more > 0 ? more : 0.0;
+      });
       const double all = excess + 1 - w;
       h = all > 0 ? excess / all : 1.0;
     }
@@ -139,16 +165,17 @@ SPECRT_HD inline int32_t draw_last(const Cells& s, const Rows& rows, const Draws
     const double more = accepted.scale * rows.target(row, x) - rows.draft(position, x);
     return more > 0 ? more : 0.0;
   };
-  double sum = 0;
-  for (int32_t x = 0; x < rows.vocab(); ++x) sum += left_over(x);
   // Nothing is left over where p and q differ by rounding alone.
-  return sum > 0 ? draws.draw(key, rows.vocab(), left_over) : draws.draw(key, rows.vocab(), target);
+  const bool any = draws.sum(rows.vocab(), left_over) > 0;
+  return any ? draws.draw(key, rows.vocab(), left_over) : draws.draw(key, rows.vocab(), target);
 }
 
 // The verdict under rules `rejection` and `block`. `rows` gives probabilities:
 //   rows.target(i, token)         of the row of tail[i]
 //   rows.draft(position, token)   that the token at `position` was drawn from
 //   rows.vocab()
+// `draws` gives below, sum and draw as KeyedDraws does. A block of threads may call this together,
+// if all of them get the same from it.
 template <typename Rows, typename Draws>
 SPECRT_HD inline Verdict walk_rejection(const Cells& s, const Cell<int32_t>* tok, const Rows& rows,
                                         const Draws& draws) {

@@ -43,7 +43,7 @@ class LLM:
         rule: how drafted tokens are judged when sampling. "exact" gives the tokens of
             autoregressive decoding with the same seed. "rejection" (speculative sampling) and
             "block" (block verification) accept more, and keep the distribution of the tokens
-            instead; for CPU bundles. At temperature 0 all give the same tokens.
+            instead. At temperature 0 all give the same tokens.
         threads: cores that a CPU bundle uses; None takes all that the process may run on.
         draft_threads: of these, the drafter's own under "pearl"; None takes a quarter, at least
             one. The target gets the others.

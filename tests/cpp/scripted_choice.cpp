@@ -26,6 +26,10 @@ struct AnyDraws {
     return draws == nullptr ? keyed.below(key, threshold) : draws->below(key, threshold);
   }
   template <typename Weight>
+  double sum(int32_t vocab, const Weight& weight) const {
+    return sum_weights(vocab, weight);
+  }
+  template <typename Weight>
   int32_t draw(const DrawKey& key, int32_t vocab, const Weight& weight) const {
     if (draws == nullptr) return keyed.draw(key, vocab, weight);
     std::vector<double> weights;

@@ -38,16 +38,29 @@ void compare(SequenceRig& sequence, const OnCpu& on_cpu, const OnDevice& on_devi
   REQUIRE(sequence.same());
 }
 
+constexpr int32_t kSureSlots = 80;
+
+// Room to note which drafts are sure.
+SequenceCells with_sure(SequenceMemory& memory, Cell<int32_t>* sure) {
+  SequenceCells cells = memory.view();
+  cells.probabilities = {.sure = sure, .slots = kSureSlots};
+  return cells;
+}
+
 TEST_CASE("propose_ngram equals the rule") {
   int32_t found = 0, looped = 0;
+  bool noted_any = false;
   Rig rig;
   SequenceRig sequence(rig);
+  const auto host_sure = std::make_unique<Cell<int32_t>[]>(kSureSlots);
+  DeviceArray<int32_t> sure(rig, std::vector<int32_t>(kSureSlots));
   for (uint64_t index = 0; index < 300; ++index) {
     CAPTURE(index);
     Dice dice(index);
     SequenceMemory& memory = sequence.start();
     draw_state(dice, memory, dice.of({1, 2, 3, 12, 300}));
     if (dice.one_in(4)) memory.cells.committed = dice.between(1, 4);
+    memory.cells.rule = dice.of({Rule::exact, Rule::rejection, Rule::block});
     const int32_t shortest = dice.between(1, 3);
     const NgramPlan plan{.capacity = dice.between(0, 40),
                          .bonus_rows = dice.between(0, 1),
@@ -56,16 +69,22 @@ TEST_CASE("propose_ngram equals the rule") {
     compare(
         sequence,
         [&](SequenceMemory& m) {
-          sequence.cpu().propose_ngram(sequence.cpu_stream(), {m.view(), plan});
+          sequence.cpu().propose_ngram(sequence.cpu_stream(),
+                                       {with_sure(m, host_sure.get()), plan});
         },
         [&](SequenceMemory& m) {
-          propose_ngram(rig.stream(), {m.view(), plan});
+          auto* cells = reinterpret_cast<Cell<int32_t>*>(sure.data());
+          propose_ngram(rig.stream(), {with_sure(m, cells), plan});
         });
+    const std::vector<int32_t> noted = sure.read(rig);
+    REQUIRE(std::equal(noted.begin(), noted.end(), host_sure.get()));
+    noted_any |= noted[0] != 0;
     found += sequence.on_cpu().cells.drafted > 0 ? 1 : 0;
     looped += sequence.on_cpu().cells.drafted > 20 ? 1 : 0;
   }
   CHECK(found > 100);
   CHECK(looped > 0);
+  CHECK(noted_any);
   CHECK_THROWS_WITH(propose_ngram(rig.stream(), {}), doctest::Contains("at least 1"));
 }
 

@@ -11,6 +11,7 @@ from reference.pick import pick
 from reference.tiny_llama import write_tiny_llama
 from reference.warp import Sampling, warp
 from specrt import LLM, SamplingParams, _core
+from specrt.methods import RULES
 
 TARGET = _core.EngineRole.target
 PROMPT = [100, 120, 7, 50]
@@ -38,11 +39,15 @@ def probabilities(llm: LLM, tokens: list[int], sampling: Sampling) -> np.ndarray
     return np.exp(warp(logits, sampling))
 
 
-JUDGED = [
-    (method, rule)
-    for method in ("autoregressive", "speculative", "pearl")
-    for rule in by_backend(cpu=("exact", "rejection", "block"), cuda=("exact",))
-]
+METHODS = ("autoregressive", "speculative", "pearl")
+JUDGED = by_backend(
+    cpu=[(method, rule) for method in METHODS for rule in RULES],
+    cuda=[
+        *((method, "exact") for method in METHODS),
+        ("speculative", "rejection"),
+        ("pearl", "block"),
+    ],
+)
 
 
 @pytest.mark.parametrize(("method", "rule"), JUDGED)
