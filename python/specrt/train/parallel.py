@@ -97,10 +97,6 @@ class RunOptions(ABC):
         """The draft that training starts from, if it drafts token by token."""
         return None
 
-    def numbers(self) -> dict[str, object]:
-        """Further numbers that the report names, as JSON."""
-        return {}
-
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         choices = {"loss": LOSSES, "precision": PRECISIONS, "optimizer": OPTIMIZERS}
@@ -270,7 +266,7 @@ class Run:
                 one.numel() for one in self.trainee.module.parameters() if one.requires_grad
             ),
             data=tuple(path.name for path in options.data),
-            options=training_options(options),
+            options=training_options(options) | self.trainee.numbers(),
             validation_prompts=len(self.paths),
             baseline=self.baseline(),
             checks=(),
@@ -321,7 +317,7 @@ def training_options(options: RunOptions) -> dict[str, object]:
         "decay_share": options.schedule.decay_share,
         "precision": options.precision,
         "seed": options.seed,
-    } | options.numbers()
+    }
 
 
 def load_target(folder: Path) -> PreTrainedModel:

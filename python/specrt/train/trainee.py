@@ -64,6 +64,10 @@ class Trainee(ABC):
     def export(self, target: Path, out: Path) -> None:
         """Write the drafter's folder, with what it shares with `target`."""
 
+    def numbers(self) -> dict[str, object]:
+        """What the report of a run says of this drafter alone, as JSON."""
+        return {}
+
     def view(self, target: PreTrainedModel, batch: GroupBatch, *, teach: bool) -> TargetView:
         """Run the target over a batch, if something is needed of it.
 
