@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,22 @@ def test_trains_a_drafter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run("parallel", "--data", rows, "-o", tmp_path / "out", "--depths", "2", *small) == 0
     assert "mean length" in capsys.readouterr().out
     assert '"pard_token": 8192' in (tmp_path / "out" / "config.json").read_text()
+
+
+def test_trains_a_drafter_on_hidden_states(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "What is 2 + 3?", "response": "2 + 3 = 5"}\n' * 10)
+    words = ["train", "parallel-eagle", str(DEMO / "target"), "--data", str(rows)]
+    words += ["--steps", "1", "--batch-tokens", "64", "--depths", "2", "-o", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--target-layers", "1,x,3"])
+    assert "must be numbers like 2,4,5, not '1,x,3'" in capsys.readouterr().err
+    assert main(words) == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["eagle_aux_hidden_state_layer_ids"] == [2, 4, 5]
+    assert config["mask_token_id"] == 6
 
 
 def test_parser_does_not_load_torch() -> None:

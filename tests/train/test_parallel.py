@@ -17,9 +17,11 @@ from specrt.train import folders, parallel, position_acceptance
 from specrt.train.acceptance import count_rounds
 from specrt.train.data import Example
 from specrt.train.generate import TOP, Scored, save_shard
-from specrt.train.mask_drafter import MaskDrafter, depth_logits, start_drafter
+from specrt.train.mask_drafter import depth_logits, start_drafter
+from specrt.train.mask_trainee import MaskTrainee
 from specrt.train.parallel import ParallelOptions, train_parallel
 from specrt.train.rows import example_of
+from specrt.train.trainee import top_tokens
 from transformers import LlamaForCausalLM
 
 
@@ -119,7 +121,7 @@ def test_online_and_stored_teacher_agree(options: ParallelOptions, tmp_path: Pat
     stored = parallel.Run(replace(options, out=tmp_path / "stored", data=(shard,)))
     batch = next(stored.batches(0))
     assert batch.top is not None
-    ids, logp = parallel.teacher_scores(run.target, batch)
+    ids, logp = top_tokens(run.target(batch.ids).logits, batch)
     torch.testing.assert_close(batch.top[1], logp, atol=1e-2, rtol=1e-2)
     assert (batch.top[0] == ids).float().mean() > 0.95  # near ties change places
 
@@ -164,8 +166,9 @@ def test_rounds_by_position() -> None:
 def test_measured_acceptance_is_that_of_single_rounds(options: ParallelOptions) -> None:
     model = start_drafter(options.draft, 1 + _vocab(options), None, scratch=False)
     model.config.pard_token = _vocab(options)
+    target = LlamaForCausalLM.from_pretrained(options.target)
     path = Example(np.array([7, 8, 9, 10, 11, 12, 13, 14], dtype=np.int32), 2)
-    matches = position_acceptance.path_matches(MaskDrafter(model), path, 3)
+    matches = position_acceptance.path_matches(MaskTrainee(model, 3), target, path, 3)
     assert matches.shape == (5, 3)
     for at in range(5):
         drafts = depth_logits(model, path.ids[: at + 3].tolist(), 3).argmax(-1).numpy()

@@ -3,23 +3,29 @@
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from specrt.cli.options import count
+
+if TYPE_CHECKING:
+    from specrt.train.parallel import RunOptions
 
 HELP = "train a drafter for a target (needs the extra [train])"
 _NEEDED = ("torch", "transformers", "accelerate", "safetensors", "matplotlib")
 _DESCRIPTION = """\
-Trains a drafter that imitates a target: "parallel" fills several positions in one forward, "draft"
-is a plain small model. The result is a Hugging Face folder with a model card, training.json and
-training.png. Training goes on where it stopped if the same command is given again. Several GPUs:
+Trains a drafter that imitates a target: "parallel" fills several positions in one forward,
+"parallel-eagle" does so from hidden states of the target, "draft" is a plain small model. The
+result is a folder with a model card, training.json and training.png. Training goes on where it
+stopped if the same command is given again. Several GPUs:
 accelerate launch -m specrt.cli.main train ..."""
 _KINDS = {
     "parallel": "a drafter that fills several positions in one forward (ParallelSpec, PARD)",
+    "parallel-eagle": "a drafter that fills several positions from hidden states (P-EAGLE)",
     "draft": "a plain draft model, distilled from the target",
 }
 _EPILOG = """the target's own answers are the best data; to make them and train on them:
   specrt generate BUNDLE --prompts PROMPTS.jsonl --jsonl answers.jsonl
-  %(prog)s TARGET --draft SMALL_MODEL --data answers.jsonl -o DRAFTER
+  %(prog)s TARGET{draft} --data answers.jsonl -o DRAFTER
 """
 
 
@@ -29,15 +35,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(metavar="KIND", dest="kind", required=True)
     for kind, text in _KINDS.items():
         command = kinds.add_parser(kind, help=text)
-        command.description, command.epilog = f"Trains {text}.", _EPILOG
-        _add_models(command)
+        small = "" if kind == "parallel-eagle" else " --draft SMALL_MODEL"
+        command.description, command.epilog = f"Trains {text}.", _EPILOG.format(draft=small)
+        command.add_argument(
+            "target", type=Path, metavar="TARGET", help="Hugging Face folder of the target"
+        )
+        if kind == "parallel-eagle":
+            _add_eagle(command)
+        else:
+            _add_small_model(command)
         _add_run(command)
-    _add_depths(kinds.choices["parallel"])
+        if kind != "draft":
+            _add_depths(command)
 
 
-def _add_models(parser: argparse.ArgumentParser) -> None:
+def _add_small_model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("target", type=Path, metavar="TARGET", help="Hugging Face folder of the target")
     add(
         "--draft",
         type=Path,
@@ -47,6 +60,41 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     )
     add("--scratch", action="store_true", help="take the shape of INIT, not its weights")
     add("--layers", type=count, metavar="N", help="of the drafter (default: as INIT)")
+
+
+def _add_eagle(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--draft",
+        type=Path,
+        metavar="INIT",
+        help="a P-EAGLE drafter to go on from (default: a new one)",
+    )
+    add("--layers", type=count, metavar="N", help="of a new drafter (default: 1)")
+    add(
+        "--target-layers",
+        type=_layers,
+        metavar="I,J,K",
+        help="layers of the target whose inputs are read (default: EAGLE-3's, 2, half, last but 2)",
+    )
+    add(
+        "--mask-token",
+        type=int,
+        metavar="ID",
+        help="a token that no text has (default: the tokenizer's mask token, or an unused one)",
+    )
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """Numbers separated by commas."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers like 2,4,5, not {text!r}") from None
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("-o", "--out", type=Path, required=True, metavar="OUT", help="folder to write")
     add(
         "--data",
@@ -64,10 +112,6 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="prompts to measure acceptance on (default: some of --data are kept out)",
     )
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
     add("--loss", default="kl", metavar="NAME", help="kl (to the target) or ce (default: kl)")
     add("--steps", type=count, default=2000, metavar="N", help="default: %(default)s")
     add(
@@ -129,34 +173,41 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"training needs {', '.join(missing)}, not installed here: pip install 'specrt[train]'"
         )
-    from specrt.train.group_mask import Cod
-    from specrt.train.parallel import ParallelOptions, train_parallel
+    from specrt.train.parallel import train_parallel
 
-    depths = args.depths if args.kind == "parallel" else 1
-    if args.kind == "parallel" and depths == 1:
-        raise ValueError("a parallel drafter has 2 depths or more; for one, use: train draft")
-    report = train_parallel(
-        ParallelOptions(
-            target=args.target,
-            draft=args.draft,
-            data=tuple(args.data),
-            out=args.out,
-            validation=tuple(args.validation),
-            depths=depths,
-            layers=args.layers,
-            scratch=args.scratch,
-            loss=args.loss,
-            depth_decay=args.depth_decay if depths > 1 else 1.0,
-            cod=Cod(args.cod_ratio, args.cod_floor) if depths > 1 else Cod(1.0, 1.0),
-            steps=args.steps,
-            batch_tokens=args.batch_tokens,
-            max_length=args.max_length,
-            optimizer=args.optimizer,
-            learning_rate=args.learning_rate,
-            precision=args.precision,
-            check_s=args.check_minutes * 60.0,
-            seed=args.seed,
-        )
-    )
+    report = train_parallel(_options(args))
     print(f"{args.out}: {report.best.line()}")
     return 0
+
+
+def _options(args: argparse.Namespace) -> "RunOptions":
+    from specrt.train.group_mask import Cod
+    from specrt.train.parallel import ParallelOptions
+    from specrt.train.parallel_eagle import EagleOptions
+
+    parallel = args.kind != "draft"
+    if parallel and args.depths == 1:
+        raise ValueError("a parallel drafter has 2 depths or more; for one, use: train draft")
+    shared: dict[str, Any] = {
+        "target": args.target,
+        "draft": args.draft,
+        "data": tuple(args.data),
+        "out": args.out,
+        "validation": tuple(args.validation),
+        "layers": args.layers,
+        "depths": args.depths if parallel else 1,
+        "depth_decay": args.depth_decay if parallel else 1.0,
+        "cod": Cod(args.cod_ratio, args.cod_floor) if parallel else Cod(1.0, 1.0),
+        "loss": args.loss,
+        "steps": args.steps,
+        "batch_tokens": args.batch_tokens,
+        "max_length": args.max_length,
+        "optimizer": args.optimizer,
+        "learning_rate": args.learning_rate,
+        "precision": args.precision,
+        "check_s": args.check_minutes * 60.0,
+        "seed": args.seed,
+    }
+    if args.kind == "parallel-eagle":
+        return EagleOptions(**shared, target_layers=args.target_layers, mask_token=args.mask_token)
+    return ParallelOptions(**shared, scratch=args.scratch)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-_COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
+COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
 _GROUP_HEIGHT = 0.8  # of all bars of a group; groups are 1 apart
 _MAX_BAR_HEIGHT = 0.4
 _INCHES_PER_BAR = 0.24
@@ -45,26 +45,27 @@ def draw(rows: Sequence[BenchRow], title: str, path: Path) -> None:
     bars = max(8, len(groups) * (len(methods) + 1))
     figure = Figure(figsize=(11, 2 + _INCHES_PER_BAR * bars), layout="constrained")
     speed, acceptance = figure.subplots(1, 2, width_ratios=(3, 2))
-    _draw_speedups(speed, rows, groups, methods)
-    _draw_acceptance(acceptance, [row for row in rows if row.category == ALL], methods)
+    draw_speedups(speed, rows, groups, methods)
+    draw_acceptance(acceptance, [row for row in rows if row.category == ALL], methods)
     handles, labels = speed.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(title, fontsize="medium")
     figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
 
 
-def _draw_speedups(
+def draw_speedups(
     axes: "Axes",
     rows: Sequence[BenchRow],
     groups: Sequence[tuple[str, str]],
     methods: Sequence[str],
 ) -> None:
+    """Bars of every method for every group, (prompt file, category)."""
     by_place = {(row.prompt_file, row.category, row.method): row for row in rows}
     height = min(_MAX_BAR_HEIGHT, _GROUP_HEIGHT / max(1, len(methods)))
     for number, method in enumerate(methods):
         values = [by_place[*group, method].speedup_vs_autoregressive or 0.0 for group in groups]
         places = [i + (number - (len(methods) - 1) / 2) * height for i in range(len(groups))]
-        color = _COLORS[number % len(_COLORS)]
+        color = COLORS[number % len(COLORS)]
         bars = axes.barh(places, values, height, label=method, color=color)
         over_line = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         axes.bar_label(bars, fmt="%.2fx", padding=3, fontsize="small", bbox=over_line)
@@ -80,12 +81,13 @@ def _draw_speedups(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_acceptance(axes: "Axes", rows: Sequence[BenchRow], methods: Sequence[str]) -> None:
+def draw_acceptance(axes: "Axes", rows: Sequence[BenchRow], methods: Sequence[str]) -> None:
+    """Share of rounds by draft position; `rows` has one row for every method."""
     from matplotlib.ticker import MaxNLocator
 
     for number, method in enumerate(methods):
         shares = next(row.accepted_at_position for row in rows if row.method == method)
-        color = _COLORS[number % len(_COLORS)]
+        color = COLORS[number % len(COLORS)]
         axes.plot(range(1, len(shares) + 1), shares, marker="o", color=color, clip_on=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter("{x:.0%}")

@@ -87,17 +87,23 @@ def _fill(ordered: NDArray[np.int64], lengths: NDArray[np.int64], tokens: int) -
 
 
 def make_group_batch(
-    rows: Sequence[Row], depths: int, cod: Cod, random: np.random.Generator
+    rows: Sequence[Row],
+    depths: int,
+    cod: Cod,
+    random: np.random.Generator,
+    *,
+    begin: int = 0,
 ) -> GroupBatch:
     """Elements of examples that are all scored or all not; every answer token is learned.
 
     Labels are taken at the position behind each element's before anything is dropped or padded.
+    Elements begin at position `begin`, which must be an input of every example.
     """
     examples = [example_of(one) for one in rows]
-    firsts = [max(one.start - 1, 0) for one in examples]
+    firsts = [max(one.start - 1, begin) for one in examples]
     inputs = [len(one.ids) - 1 for one in examples]
     groups = [
-        make_groups(length, first, depths, cod, random)
+        make_groups(length, first, depths, cod, random, begin=begin)
         for length, first in zip(inputs, firsts, strict=True)
     ]
     anchors, element_depths = pad_groups(groups)
@@ -123,7 +129,7 @@ def make_group_batch(
         depth_of=_joined(depth_of),
         table_row=_joined(table_row),
         table=_joined(table),
-        top=_scores([one for one in rows if isinstance(one, Scored)]),
+        top=_scores(rows, [length - first for length, first in zip(inputs, firsts, strict=True)]),
     )
 
 
@@ -131,9 +137,12 @@ def _joined(parts: Sequence[NDArray[np.int64]]) -> Tensor:
     return torch.from_numpy(np.concatenate(parts))
 
 
-def _scores(rows: Sequence[Scored]) -> tuple[Tensor, Tensor] | None:
-    if not rows:
+def _scores(rows: Sequence[Row], counts: Sequence[int]) -> tuple[Tensor, Tensor] | None:
+    """Scores of the last `counts` tokens of each row; None for rows without."""
+    pairs = zip(rows, counts, strict=True)
+    scored = [(one, count) for one, count in pairs if isinstance(one, Scored)]
+    if not scored:
         return None
-    ids = np.concatenate([one.top_ids for one in rows]).astype(np.int64)
-    logp = np.concatenate([one.top_logp for one in rows]).astype(np.float32)
+    ids = np.concatenate([one.top_ids[-count:] for one, count in scored]).astype(np.int64)
+    logp = np.concatenate([one.top_logp[-count:] for one, count in scored]).astype(np.float32)
     return torch.from_numpy(ids), torch.from_numpy(logp)

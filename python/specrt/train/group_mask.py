@@ -57,22 +57,29 @@ KEEP_ALL = Cod(1.0, 1.0)
 
 
 def make_groups(
-    inputs: int, first: int, depths: int, cod: Cod, random: np.random.Generator
+    inputs: int,
+    first: int,
+    depths: int,
+    cod: Cod,
+    random: np.random.Generator,
+    *,
+    begin: int = 0,
 ) -> Groups:
     """Elements of a sequence of `inputs` inputs, whose label x[inputs] is the last one.
 
-    Depth 0 keeps every position. Masks belong to anchors from `first` on. The anchors of depth d
-    are drawn among those of depth d - 1, so a kept element has all of its group below it.
+    Depth 0 keeps every position from `begin` on. Masks belong to anchors from `first` on. The
+    anchors of depth d are drawn among those of depth d - 1, so a kept element has all of its group
+    below it.
 
     Raises:
         ValueError: there is no depth, or `first` is not an input.
     """
     if depths < 1:
         raise ValueError(f"a drafter has at least one depth, not {depths}")
-    if not 0 <= first < inputs:
-        raise ValueError(f"the first anchor {first} is not among {inputs} inputs")
+    if not begin <= first < inputs:
+        raise ValueError(f"the first anchor {first} is not among {inputs} inputs from {begin} on")
     anchors = np.arange(first, inputs)
-    rows = [np.arange(inputs)]
+    rows = [np.arange(begin, inputs)]
     for depth in range(1, depths):
         anchors = anchors[anchors + depth < inputs]
         count = min(len(anchors), cod.kept(inputs - first, depth))

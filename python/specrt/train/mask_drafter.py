@@ -2,7 +2,8 @@
 
 A drafter folder is what PARD (arXiv 2504.18583) made customary: a Llama-family Hugging Face folder
 whose `config.json` names the mask token, `"pard_token"`. The token's row is appended behind the
-target's vocabulary, so every id of the target keeps its meaning.
+target's vocabulary, so every id of the target keeps its meaning; drafters by others may use a token
+of the vocabulary that no text has.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 
@@ -147,15 +149,23 @@ def weights_hash(folder: Path) -> str:
 def export_drafter(model: LlamaForCausalLM, depths: int, target: Path, out: Path) -> None:
     """Write a model folder in bf16 with the tokenizer files of `target`; each file appears whole.
 
-    A drafter of several depths gets `pard_token`, its last row, and `parallel_depths`.
+    A drafter of several depths keeps its `pard_token` and gets `parallel_depths`.
     """
+    with new_folder(target, out) as part:
+        deepcopy(model).bfloat16().save_pretrained(part)
+        config = json.loads((part / "config.json").read_text())
+        if depths > 1:
+            config |= {"pard_token": mask_token(model.config), "parallel_depths": depths}
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+@contextmanager
+def new_folder(target: Path, out: Path) -> Iterator[Path]:
+    """A folder to write a drafter into; its files, and those of `target`, then move into `out`."""
     part = out / ".part"
     shutil.rmtree(part, ignore_errors=True)
-    deepcopy(model).bfloat16().save_pretrained(part)
-    config = json.loads((part / "config.json").read_text())
-    if depths > 1:
-        config |= {"pard_token": config["vocab_size"] - 1, "parallel_depths": depths}
-    (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    part.mkdir(parents=True)
+    yield part
     for name in SHARED_FILES:
         if (target / name).is_file():
             shutil.copyfile(target / name, part / name)

@@ -1,9 +1,10 @@
 """Training of a parallel drafter (ParallelSpec, arXiv 2410.05589; PARD, arXiv 2504.18583).
 
-A small causal LM learns to fill `depths` positions in one forward, in the layout of `group_mask`.
-With one depth this is the distillation of a plain draft model. The run is counted in steps: what a
-step learns follows from the options, the data and its number, so a run that was interrupted ends
-with the weights of one that was not (exactly, on the same devices).
+A drafter (`Trainee`) learns to fill `depths` positions in one forward, in the layout of
+`group_mask`; `ParallelOptions` trains a small causal LM. With one depth this is the distillation of
+a plain draft model. The run is counted in steps: what a step learns follows from the options, the
+data and its number, so a run that was interrupted ends with the weights of one that was not
+(exactly, on the same devices).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,20 +28,13 @@ from transformers.utils import logging as hub_logging
 
 from specrt.train.data import Example
 from specrt.train.distill import teacher_loss
-from specrt.train.generate import TOP
 from specrt.train.group_batches import GroupBatch, batch_plan, make_group_batch
-from specrt.train.group_mask import Cod, dense_mask, input_ids, mask_rule, position_ids
-from specrt.train.mask_drafter import (
-    MaskDrafter,
-    export_drafter,
-    mask_token,
-    read_config,
-    start_drafter,
-    weights_hash,
-)
+from specrt.train.group_mask import Cod, dense_mask, mask_rule
+from specrt.train.mask_drafter import mask_token, read_config, start_drafter, weights_hash
+from specrt.train.mask_trainee import MaskTrainee
 from specrt.train.parallel_report import Check, Report, resume_report, write_report
 from specrt.train.position_acceptance import measure_positions
-from specrt.train.rows import Row, check_tokens, read_examples, shared_tokenizer
+from specrt.train.rows import Row, check_tokens, example_of, read_examples, shared_tokenizer
 from specrt.train.schedule import (
     OPTIMIZERS,
     Optimizers,
@@ -48,6 +43,7 @@ from specrt.train.schedule import (
     load_checkpoint,
     save_checkpoint,
 )
+from specrt.train.trainee import Trainee
 from specrt.train.validation import Prompts, file_prompts, greedy_paths, hold_out
 
 log = logging.getLogger(__name__)
@@ -60,22 +56,19 @@ DRAFTS = 8
 _DENSE_ELEMENTS = 4096
 
 
-@dataclass(frozen=True)
-class ParallelOptions:
-    """Everything that a run depends on; the defaults suit a draft model of some hundred million.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ABC):
+    """What a run of any kind of drafter depends on.
 
     `batch_tokens` are real tokens (padding included) of a step on each device; masks come on top.
     `depth_decay` weighs depth d by its d-th power: a late draft counts only if those before agree.
     """
 
     target: Path
-    draft: Path
     data: tuple[Path, ...]
     out: Path
     validation: tuple[Path, ...] = ()
     depths: int = 8
-    layers: int | None = None
-    scratch: bool = False
     loss: str = "kl"
     depth_decay: float = 0.9
     cod: Cod = field(default_factory=lambda: Cod(0.7, 0.2))
@@ -90,6 +83,19 @@ class ParallelOptions:
     validation_prompts: int = 16
     validation_tokens: int = 128
     seed: int = 1
+
+    @abstractmethod
+    def trainee(self, target: PreTrainedModel) -> Trainee:
+        """The drafter that training starts from. Raises ValueError."""
+
+    @property
+    @abstractmethod
+    def start(self) -> Path | None:
+        """Folder that training starts from; None for random weights."""
+
+    def baseline(self) -> Trainee | None:
+        """The draft that training starts from, if it drafts token by token."""
+        return None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
@@ -110,6 +116,43 @@ class ParallelOptions:
             raise ValueError(f"the learning rate must be positive, not {self.learning_rate}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ParallelOptions(RunOptions):
+    """A small causal LM that learns to fill masks, or with one depth to draft as its target would.
+
+    The defaults suit a draft model of some hundred million.
+    """
+
+    draft: Path
+    layers: int | None = None
+    scratch: bool = False
+
+    @property
+    def start(self) -> Path:
+        """The small model, or an earlier drafter."""
+        return self.draft
+
+    def trainee(self, target: PreTrainedModel) -> MaskTrainee:
+        """The small model with a mask token; see `start_drafter`."""
+        vocab: int = target.config.vocab_size
+        own = mask_token(read_config(self.draft))
+        if self.depths == 1:
+            if own is not None:
+                raise ValueError(f"{self.draft} fills masks; train it with: train parallel")
+            plain = start_drafter(self.draft, vocab, self.layers, self.scratch)
+            return MaskTrainee(plain, 1)
+        mask = vocab if own is None else own
+        causal = start_drafter(self.draft, max(vocab, mask + 1), self.layers, self.scratch)
+        causal.config.pard_token = mask
+        return MaskTrainee(causal, self.depths)
+
+    def baseline(self) -> MaskTrainee | None:
+        """The small model as it is."""
+        if self.scratch or mask_token(read_config(self.draft)) is not None:
+            return None
+        return MaskTrainee(LlamaForCausalLM.from_pretrained(self.draft, dtype=torch.float32), 1)
+
+
 def element_losses(scores: Tensor, batch: GroupBatch, top: tuple[Tensor, Tensor] | None) -> Tensor:
     """Loss (n) of each learned element: to the teacher's best tokens `top`, or to the labels."""
     logq = scores.float().log_softmax(-1)
@@ -125,36 +168,25 @@ def depth_weighted(losses: Tensor, depth_of: Tensor, decay: float) -> Tensor:
     return (weights * losses).sum() / weights.sum()
 
 
-@torch.inference_mode()
-def teacher_scores(target: PreTrainedModel, batch: GroupBatch) -> tuple[Tensor, Tensor]:
-    """The target's best tokens (m, TOP) and their log-probabilities at the answer tokens."""
-    scores = target(batch.ids).logits.flatten(0, 1)[batch.table].float()
-    logp, ids = scores.log_softmax(-1).topk(min(TOP, scores.shape[-1]))
-    return ids.clone(), logp.clone()
-
-
 class Run:
     """One run: the models, the data, and where the checkpoint and the results go."""
 
-    def __init__(self, options: ParallelOptions) -> None:
+    def __init__(self, options: RunOptions) -> None:
         self.options = options
         self.work = options.out / "work"
         self.accelerator = Accelerator(mixed_precision="no")  # `loss` casts; checks are in float32
         torch.manual_seed(options.seed)
         self.target = load_target(options.target).to(self.accelerator.device)
-        vocab = self.target.config.vocab_size + (1 if options.depths > 1 else 0)
-        causal = start_drafter(options.draft, vocab, options.layers, options.scratch)
-        if options.depths > 1:
-            causal.config.pard_token = vocab - 1
-        self.drafter = MaskDrafter(causal).train()
-        self.mask_id = vocab - 1
+        self.trainee = options.trainee(self.target)
+        self.trainee.module.train().to(self.accelerator.device)
         self.drafts = options.depths if options.depths > 1 else DRAFTS
         elements = options.max_length * options.depths
-        self.flex = self.accelerator.device.type == "cuda" and elements > _DENSE_ELEMENTS
-        causal.set_attn_implementation("flex_attention" if self.flex else "sdpa")
-        self.model = self.accelerator.prepare(self.drafter)
+        flex = self.accelerator.device.type == "cuda" and elements > _DENSE_ELEMENTS
+        self.attention = "flex_attention" if flex else "sdpa"
+        self.trainee.set_attention(self.attention)
+        self.model = self.accelerator.prepare(self.trainee.module)
         rate = options.learning_rate
-        self.opts = Optimizers(self.drafter, rate, rate, options.optimizer)
+        self.opts = Optimizers(self.trainee.module, rate, rate, options.optimizer)
         self.target_hash = weights_hash(options.target)
         with self.accelerator.main_process_first():  # it writes what the others find
             self.examples, self.paths = self._data()
@@ -162,8 +194,12 @@ class Run:
     def _data(self) -> tuple[list[Row], list[Example]]:
         options = self.options
         self.work.mkdir(parents=True, exist_ok=True)
-        tokenizer = shared_tokenizer(options.target, options.draft, self.work)
+        tokenizer = shared_tokenizer(options.target, options.start or options.target, self.work)
         rows = read_examples(options.data, tokenizer, _end_token(self.target), options.max_length)
+        shortest = self.trainee.begin + 2  # an input and its label
+        rows = [one for one in rows if len(example_of(one).ids) >= shortest]
+        if not rows:
+            raise ValueError(f"no training row has {shortest} tokens")
         check_tokens(rows, self.target.config.vocab_size)
         most, longest = options.validation_prompts, options.max_length
         prompts: Prompts
@@ -186,14 +222,16 @@ class Run:
             if step >= done:
                 random = np.random.default_rng((options.seed, step, rank))
                 rows = [self.examples[index] for index in picked]
-                yield make_group_batch(rows, options.depths, options.cod, random)
+                yield make_group_batch(
+                    rows, options.depths, options.cod, random, begin=self.trainee.begin
+                )
 
     def loss(self, batch: GroupBatch) -> Tensor:
         """Forward of one batch, and its mean loss."""
         batch = batch.to(self.accelerator.device)
         anchors, depths = batch.anchors, batch.depths
         seen: object
-        if self.flex:
+        if self.attention == "flex_attention":
             from torch.nn.attention.flex_attention import create_block_mask
 
             b, s = anchors.shape
@@ -202,18 +240,11 @@ class Run:
             )
         else:
             seen = dense_mask(anchors, depths)
-        top = batch.top
-        if self.options.loss == "kl" and top is None:
-            top = teacher_scores(self.target, batch)
+        view = self.trainee.view(self.target, batch, teach=self.options.loss == "kl")
         bf16 = self.options.precision == "bf16"
         with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=bf16):
-            scores = self.model(
-                input_ids(batch.ids, anchors, depths, self.mask_id),
-                position_ids(anchors, depths),
-                seen,
-                batch.rows,
-            )
-        losses = element_losses(scores, batch, top if self.options.loss == "kl" else None)
+            scores = self.trainee.scores(self.model, batch, seen, view)
+        losses = element_losses(scores, batch, view.top)
         return depth_weighted(losses, batch.depth_of, self.options.depth_decay)
 
     def step(self, batch: GroupBatch, factor: float) -> float:
@@ -229,11 +260,13 @@ class Run:
         return Report(
             target=options.target.resolve().name,
             target_sha256=self.target_hash,
-            start=options.draft.resolve().name,
+            start="random weights" if options.start is None else options.start.resolve().name,
             depths=options.depths,
-            parameters=sum(one.numel() for one in self.drafter.parameters()),
+            parameters=sum(
+                one.numel() for one in self.trainee.module.parameters() if one.requires_grad
+            ),
             data=tuple(path.name for path in options.data),
-            options=training_options(options),
+            options=training_options(options) | self.trainee.numbers(),
             validation_prompts=len(self.paths),
             baseline=self.baseline(),
             checks=(),
@@ -241,21 +274,18 @@ class Run:
 
     def baseline(self) -> Check | None:
         """The check of the draft that training starts from, if it drafts token by token."""
-        options = self.options
-        main = self.accelerator.is_main_process
-        if not main or options.scratch or mask_token(read_config(options.draft)) is not None:
+        plain = self.options.baseline() if self.accelerator.is_main_process else None
+        if plain is None:
             return None
-        plain = LlamaForCausalLM.from_pretrained(options.draft, dtype=torch.float32)
-        drafter = MaskDrafter(plain.to(self.accelerator.device))
-        measured = measure_positions(drafter, self.paths, self.drafts)
+        plain.module.to(self.accelerator.device)
+        measured = measure_positions(plain, self.target, self.paths, self.drafts)
         return Check(0, 0, 0.0, measured.by_position, measured.mean_length)
 
     def check(self, progress: Progress, loss: float) -> Check:
         """Measure the validation slice; the drafter's attention is dense here, paths are short."""
-        implementation = self.drafter.causal.config._attn_implementation
-        self.drafter.causal.set_attn_implementation("sdpa")
-        measured = measure_positions(self.drafter, self.paths, self.drafts)
-        self.drafter.causal.set_attn_implementation(implementation)
+        self.trainee.set_attention("sdpa")
+        measured = measure_positions(self.trainee, self.target, self.paths, self.drafts)
+        self.trainee.set_attention(self.attention)
         check = Check(
             progress.steps, progress.tokens, loss, measured.by_position, measured.mean_length
         )
@@ -265,15 +295,13 @@ class Run:
     def save(self, progress: Progress, report: Report) -> None:
         """Write the folder of the drafter if the last check is the best one, report, checkpoint."""
         if report.best is report.checks[-1]:
-            export_drafter(
-                self.drafter.causal, self.options.depths, self.options.target, self.options.out
-            )
+            self.trainee.export(self.options.target, self.options.out)
         write_report(report, self.options.out)
         # Last, so that a run that goes on from it finds its folder and report.
-        save_checkpoint(self.work / "checkpoint.pt", self.drafter, self.opts, progress)
+        save_checkpoint(self.work / "checkpoint.pt", self.trainee.module, self.opts, progress)
 
 
-def training_options(options: ParallelOptions) -> dict[str, object]:
+def training_options(options: RunOptions) -> dict[str, object]:
     """The numbers of a run that its report names, as JSON."""
     return {
         "loss": options.loss,
@@ -311,7 +339,7 @@ def _end_token(target: PreTrainedModel) -> int:
     return int(ends[0] if isinstance(ends, list) else ends)
 
 
-def train_parallel(options: ParallelOptions) -> Report:
+def train_parallel(options: RunOptions) -> Report:
     """Train a drafter, or go on from the checkpoint in `options.out`; returns what was measured.
 
     Writes into `out`: the drafter as a Hugging Face folder with a model card, `training.json` and
@@ -323,7 +351,7 @@ def train_parallel(options: ParallelOptions) -> Report:
     run = Run(options)
     main = run.accelerator.is_main_process
     report = resume_report(options.out, run.report())
-    progress = load_checkpoint(run.work / "checkpoint.pt", run.drafter, run.opts)
+    progress = load_checkpoint(run.work / "checkpoint.pt", run.trainee.module, run.opts)
     report = report.until(progress.steps)
     started = time.monotonic() - progress.used_s
     saved_s, smooth = progress.used_s, report.checks[-1].loss if report.checks else None

@@ -12,17 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from specrt.train.data import Example
-from specrt.train.group_mask import (
-    KEEP_ALL,
-    dense_mask,
-    input_ids,
-    make_groups,
-    pad_groups,
-    position_ids,
-)
-from specrt.train.mask_drafter import MaskDrafter, mask_token
+from specrt.train.group_batches import make_group_batch
+from specrt.train.group_mask import KEEP_ALL, dense_mask
+from specrt.train.trainee import Trainee
 
 Matches = NDArray[np.bool_]  # (n, depths): does draft d of the round that starts at token n agree
 
@@ -66,47 +61,41 @@ def simulate(paths: Sequence[Matches]) -> PositionAcceptance:
 
 
 @torch.inference_mode()
-def path_matches(drafter: MaskDrafter, path: Example, depths: int) -> Matches:
+def path_matches(trainee: Trainee, target: PreTrainedModel, path: Example, drafts: int) -> Matches:
     """Agreement of all drafts along one path (prompt and the target's greedy answer).
 
     The first token of the answer comes from the prompt's own step, so rounds start behind it. A
-    model without a mask token drafts one token after the other: as long as all agree, it does so
-    on the path itself.
+    draft model of one depth drafts one token after the other: as long as all agree, it does so on
+    the path itself.
     """
     inputs = len(path.ids) - 1
     if inputs <= path.start:
-        return np.zeros((0, depths), dtype=bool)
-    mask = mask_token(drafter.causal.config)
+        return np.zeros((0, drafts), dtype=bool)
     random = np.random.default_rng(0)
-    groups = make_groups(inputs, path.start, 1 if mask is None else depths, KEEP_ALL, random)
-    device = drafter.causal.device
-    anchors, ids_depths = (one.to(device) for one in pad_groups([groups]))
-    ids = torch.from_numpy(path.ids.astype(np.int64))[None].to(device)
-    rows = torch.from_numpy(np.flatnonzero(groups.anchors >= path.start)).to(device)
-    scores = drafter(
-        input_ids(ids, anchors, ids_depths, mask or 0),
-        position_ids(anchors, ids_depths),
-        dense_mask(anchors, ids_depths),
-        rows,
-    )
-    best = scores.argmax(-1).cpu().numpy()
-    kept = groups.anchors >= path.start
-    agreed = best == path.ids[groups.positions[kept] + 1]
-    matches = np.zeros((inputs - path.start, depths), dtype=bool)
-    if mask is not None:
-        matches[groups.anchors[kept] - path.start, groups.depths[kept]] = agreed
+    batch = make_group_batch([path], trainee.depths, KEEP_ALL, random, begin=trainee.begin)
+    batch = batch.to(target.device)
+    seen = dense_mask(batch.anchors, batch.depths)
+    view = trainee.view(target, batch, teach=False)
+    best = trainee.scores(trainee.module, batch, seen, view).argmax(-1)
+    anchors = batch.anchors.flatten()[batch.rows]
+    kept = anchors >= path.start
+    agreed = (best == batch.labels)[kept].cpu().numpy()
+    matches = np.zeros((inputs - path.start, drafts), dtype=bool)
+    if trainee.depths > 1:
+        places = (anchors[kept] - path.start).cpu().numpy()
+        matches[places, batch.depth_of[kept].cpu().numpy()] = agreed
     else:
-        for depth in range(depths):
+        for depth in range(drafts):
             matches[: len(agreed) - depth, depth] = agreed[depth:]
     return matches
 
 
 def measure_positions(
-    drafter: MaskDrafter, paths: Sequence[Example], depths: int
+    trainee: Trainee, target: PreTrainedModel, paths: Sequence[Example], drafts: int
 ) -> PositionAcceptance:
-    """Acceptance of `depths` greedy drafts a round on the target's greedy answers `paths`."""
-    was_training = drafter.training
-    drafter.eval()
-    total = simulate([path_matches(drafter, path, depths) for path in paths])
-    drafter.train(was_training)
+    """Acceptance of `drafts` greedy drafts a round on the target's greedy answers `paths`."""
+    was_training = trainee.module.training
+    trainee.module.eval()
+    total = simulate([path_matches(trainee, target, path, drafts) for path in paths])
+    trainee.module.train(was_training)
     return total

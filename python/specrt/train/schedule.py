@@ -63,6 +63,8 @@ class Optimizers:
         inside: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, one in model.named_parameters():
+            if not one.requires_grad:
+                continue
             outer = one.dim() != 2 or "embed" in name or "lm_head" in name
             (others if outer else inside).append(one)
         self.parameters = inside + others

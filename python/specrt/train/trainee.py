@@ -1,0 +1,86 @@
+"""What a training run needs to know of the kind of drafter that it trains.
+
+The run has the data, the layout, the teacher's loss and the checkpoints; a trainee has the module,
+says what it reads of the target, and writes its folder.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from specrt.train.generate import TOP
+from specrt.train.group_batches import GroupBatch
+
+TopTokens = tuple[Tensor, Tensor]  # best tokens and their log-probabilities, (m, TOP) each
+
+
+@dataclass(frozen=True)
+class TargetView:
+    """What the target gives for a batch; None where nobody asked.
+
+    `top` belongs to the m answer tokens of the batch's table. `states` (b, t, f) are hidden states
+    at every input, those of several layers side by side.
+    """
+
+    top: TopTokens | None
+    states: Tensor | None
+
+
+class Trainee(ABC):
+    """A drafter in training.
+
+    Attributes:
+        module: what is trained; parameters without gradient stay as they are.
+        depths: positions that it fills in one forward; 1 is a plain draft model.
+        begin: the first position of a sequence that it reads.
+    """
+
+    module: nn.Module
+    depths: int
+    begin: int = 0
+
+    @abstractmethod
+    def scores(self, model: nn.Module, batch: GroupBatch, seen: object, view: TargetView) -> Tensor:
+        """Scores (n, v) of the batch's learned elements.
+
+        Args:
+            model: `module`, or what wraps it on several devices.
+            batch: of n learned elements.
+            seen: the mask of the layout, dense or a block mask.
+            view: what `view` gave for the batch.
+        """
+
+    @abstractmethod
+    def set_attention(self, implementation: str) -> None:
+        """Use an attention implementation of transformers."""
+
+    @abstractmethod
+    def export(self, target: Path, out: Path) -> None:
+        """Write the drafter's folder, with what it shares with `target`."""
+
+    def numbers(self) -> dict[str, object]:
+        """What the report of a run says of this drafter alone, as JSON."""
+        return {}
+
+    def view(self, target: PreTrainedModel, batch: GroupBatch, *, teach: bool) -> TargetView:
+        """Run the target over a batch, if something is needed of it.
+
+        A batch that is scored has its teacher already.
+        """
+        if not teach or batch.top is not None:
+            return TargetView(batch.top if teach else None, None)
+        with torch.inference_mode():
+            return TargetView(top_tokens(target(batch.ids).logits, batch), None)
+
+
+def top_tokens(scores: Tensor, batch: GroupBatch) -> TopTokens:
+    """The best tokens of the target's scores (b, t, v) at the batch's answer tokens."""
+    rows = scores.flatten(0, 1)[batch.table].float()
+    logp, ids = rows.log_softmax(-1).topk(min(TOP, rows.shape[-1]))
+    return ids, logp
