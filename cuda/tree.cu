@@ -6,6 +6,7 @@
 #include "cuda/launch.h"
 #include "cuda/logprobs.cuh"
 #include "cuda/pick.cuh"
+#include "cuda/verdict.cuh"
 #include "device/rules.h"
 
 namespace specrt::cuda {
@@ -35,10 +36,6 @@ __device__ __forceinline__ Word next_best(const Values& values, const RowKeys& k
   });
   return best;
 }
-
-struct PublishToHost {
-  __device__ void operator()(uint32_t* word, uint32_t value) const { st_release_sys(word, value); }
-};
 
 struct StoreByFirst {
   __device__ void operator()(Cell<int32_t>& cell, int32_t value) const {
