@@ -17,7 +17,10 @@ Lane::Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences,
                kMaxSegments, " sequences, not ", sequences_.size());
   const auto more = static_cast<size_t>(prompt_rows() / kMaxStepRows - 1);
   spans_ = backend().alloc(sizeof(StepSpan) * (sequences_.size() + more));  // zeros: no rows
-  for (size_t s = 0; s < sequences_.size(); ++s) caches_.push_back(model_.make_kv());
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    caches_.push_back(model_.make_kv());
+    features_.push_back(model_.make_features());
+  }
   if (options.clocking == StepClocking::on) clock_ = backend().alloc_shared(sizeof(StepClock));
 }
 
@@ -30,7 +33,11 @@ void Lane::enqueue_clock(const StepRows& rows, ClockEdge edge) {
 
 Segment Lane::segment(size_t s, const StepSpan* span) const {
   const SequenceCells& sequence = sequences_[s]->cells();
-  return {.span = span, .tok = sequence.tok, .kv = caches_[s].data(), .cells = sequence.cells};
+  return {.span = span,
+          .tok = sequence.tok + model_.token_shift(),
+          .kv = caches_[s].data(),
+          .features = features_from_->features(s),
+          .cells = sequence.cells};
 }
 
 StepRows Lane::step_rows(int32_t capacity, int32_t positions) const {
@@ -83,7 +90,8 @@ void Lane::enqueue_catch_up(int32_t positions) {
     backend().begin_catch_up(stream_, {.sequence = sequences_[s]->cells(),
                                        .span = span(s),
                                        .rows = rows,
-                                       .window = model_.context()});
+                                       .window = model_.context(),
+                                       .token_shift = model_.token_shift()});
   }
   enqueue_step(rows, positions, Head::none);
 }

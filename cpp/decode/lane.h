@@ -33,6 +33,8 @@ class Lane {
   int32_t most_rows() const { return kMaxStepRows / static_cast<int32_t>(sequences_.size()); }
   // Rows of a prompt that a step feeds at most.
   int32_t prompt_rows() const { return backend().prompt_rows(); }
+  // The features that it reads are those of `target`, which serves the same sequences.
+  void read_features_of(const Lane& target) { features_from_ = &target; }
   StepSpan* span(size_t s) const { return spans_.as<StepSpan>() + s; }
 
   // When its steps ran, those of prompts left out; null without a clock.
@@ -61,12 +63,15 @@ class Lane {
   Segment segment(size_t s, const StepSpan* span) const;
   StepRows step_rows(int32_t capacity, int32_t positions) const;
   void enqueue_clocked(const StepRows& rows, Head head);
+  std::byte* features(size_t s) const { return features_[s].data(); }
   void enqueue_clock(const StepRows& rows, ClockEdge edge);
 
   Model& model_;
   Stream& stream_;
   std::vector<Sequence*> sequences_;
   std::vector<Buffer> caches_;
+  std::vector<Buffer> features_;
+  const Lane* features_from_ = this;
   Buffer spans_;  // of the sequences, then of the segments of a prompt but for the first
   Buffer clock_;
   double least_step_ms_;
