@@ -23,6 +23,11 @@ void begin_draft(cudaStream_t stream, const BeginDraftArgs& args);
 void pick_draft(cudaStream_t stream, const PickDraftArgs& args);
 void feed_tail(cudaStream_t stream, const FeedTailArgs& args);
 void judge(cudaStream_t stream, const JudgeArgs& args);
+void clock_step(cudaStream_t stream, const ClockStepArgs& args);
+
+// What Backend::clock_offset gives, by kernels in `stream` that write to `now`, which is memory
+// that the host reads.
+int64_t clock_offset(cudaStream_t stream, uint64_t* now);
 
 // Bytes of AttentionArgs::scratch: the partial results of every row, head and split.
 size_t attention_scratch(const AttentionArgs& args);

@@ -118,9 +118,10 @@ Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& opt
       options_(checked(options, drafter)),
       loop_(make_loop(options_.loop, target, drafter)),
       draft_length_(options_.loop, options_.step_costs, options_.draft_tokens) {
-  if (target.clock() != nullptr) clocks_.push_back({EngineRole::target, target.clock()});
+  if (target.clock() != nullptr)
+    clocks_.push_back({EngineRole::target, target.clock(), &target.backend()});
   if (drafter == nullptr || drafter->clock() == nullptr) return;
-  clocks_.push_back({EngineRole::drafter, drafter->clock()});
+  clocks_.push_back({EngineRole::drafter, drafter->clock(), &drafter->backend()});
 }
 
 void Generator::start(Request& request, std::span<const int32_t> prompt,
@@ -160,7 +161,10 @@ void Generator::start(Request& request, std::span<const int32_t> prompt,
     request.logprobs = std::min(*params.logprobs, plan.header.vocab - 1);
   }
   request.limit = sequence.limit();
-  for (ReadMarks& read : clocks_) read.count = load_acquire(&read.clock->count);
+  for (ReadMarks& read : clocks_) {
+    read.count = load_acquire(&read.clock->count);
+    read.offset = read.backend->clock_offset();
+  }
 }
 
 Completion Generator::generate(std::span<const int32_t> prompt, const SamplingParams& params,
@@ -295,8 +299,8 @@ void Generator::read_steps(Request& request) {
       const StepMark& mark = read.clock->marks[read.count % StepClock::kMarks];
       request.completion.metrics.steps.push_back(
           {.role = read.role,
-           .begin = static_cast<double>(mark.begin) * 1e-9 - begin.count(),
-           .end = static_cast<double>(mark.end) * 1e-9 - begin.count()});
+           .begin = static_cast<double>(mark.begin + read.offset) * 1e-9 - begin.count(),
+           .end = static_cast<double>(mark.end + read.offset) * 1e-9 - begin.count()});
     }
   }
 }

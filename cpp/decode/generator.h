@@ -72,6 +72,8 @@ class Generator {
   struct ReadMarks {
     EngineRole role;
     const StepClock* clock;
+    Backend* backend;  // whose clock it is
+    int64_t offset = 0;
     uint32_t count = 0;
   };
   std::vector<ReadMarks> clocks_;
