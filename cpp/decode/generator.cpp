@@ -202,11 +202,32 @@ int32_t Generator::cached_prefix(std::span<const int32_t> prompt) const {
   return static_cast<int32_t>(same.first - cached_.text.begin());
 }
 
+// With Pearl the drafter has a stream of its own, which is idle while the target reads the prompt:
+// where the first round will draft, the drafter reads beside it.
+bool Generator::reads_beside(Request& request) {
+  const int32_t left = request.limit - request.committed - 1;  // behind the prompt's verdict
+  if (options_.loop != LoopKind::pearl || drafter_->catch_up_rows() == 0 || left <= 0) return false;
+  request.next_draft = draft_length_.choose({.unfed = request.unfed, .left = left});
+  return *request.next_draft > 0;
+}
+
+// Enqueues for the drafter about as much of the prompt as the target's next `count` tokens. It
+// waits for the target's work so far, so it does not run ahead.
+void Generator::feed_beside(Request& request, int32_t count) {
+  const int32_t rows = drafter_->catch_up_rows(), slack = drafter_->slack(*request.next_draft);
+  for (int32_t fed = 0; fed < count && request.unfed > slack; fed += rows) {
+    loop_->enqueue_catch_up(request.most_committed());
+    request.unfed = std::max(2, request.unfed - rows);  // the verdict's token and the one before
+  }
+}
+
 void Generator::prefill(Request& request, int32_t length) {
+  const bool beside = reads_beside(request);
   Pace pace(target_.stream());
   for (int32_t begin = request.completion.metrics.cached_tokens; begin < length;
        begin += kMaxStepRows) {
     const int32_t end = std::min(begin + kMaxStepRows, length);
+    if (beside) feed_beside(request, end - begin);
     if (end < length) {
       loop_->enqueue_prompt_chunk(0, begin, end);
     } else {
