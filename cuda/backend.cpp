@@ -190,8 +190,12 @@ class CudaBackend final : public Backend {
     check(args);
     cuda::pick_draft(handle(stream), args);
   }
-  void clock_step(Stream&, const ClockStepArgs&) override {
-    fail("steps of a CUDA engine cannot be traced or paced; use a CPU engine");
+  void clock_step(Stream& stream, const ClockStepArgs& args) override {
+    cuda::clock_step(handle(stream), args);
+  }
+  int64_t clock_offset() override {
+    const Buffer now = alloc_shared(sizeof(uint64_t));
+    return cuda::clock_offset(setup_->handle(), now.as<uint64_t>());
   }
   void pick_candidates(Stream& stream, const PickCandidatesArgs& args) override {
     check(args);

@@ -5,6 +5,7 @@
 #include "cuda/launch.h"
 #include "cuda/logprobs.cuh"
 #include "cuda/pick.cuh"
+#include "cuda/publish.cuh"
 #include "cuda/rejection.h"
 #include "cuda/verdict.cuh"
 #include "device/rules.h"

@@ -28,6 +28,11 @@ void feed_tail(cudaStream_t stream, const FeedTailArgs& args);
 void grow_tree(cudaStream_t stream, const GrowTreeArgs& args);
 void judge(cudaStream_t stream, const JudgeArgs& args);       // a chain
 void judge_tree(cudaStream_t stream, const JudgeArgs& args);  // with a shape
+void clock_step(cudaStream_t stream, const ClockStepArgs& args);
+
+// What Backend::clock_offset gives, by kernels in `stream` that write to `now`, which is memory
+// that the host reads.
+int64_t clock_offset(cudaStream_t stream, uint64_t* now);
 
 // Bytes of AttentionArgs::scratch: the partial results of every row, head and split.
 size_t attention_scratch(const AttentionArgs& args);

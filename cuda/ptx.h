@@ -48,6 +48,11 @@ __device__ __forceinline__ uint64_t nanotime() {
   return now;
 }
 
+// Waits until nanotime() has reached `end`.
+__device__ __forceinline__ void wait_until(uint64_t end) {
+  while (nanotime() < end) __nanosleep(1000);
+}
+
 // ---- Block and warp ----------------------------------------------------------------------------
 
 // All threads of the block; writes before it are seen after it by the whole block.

@@ -3,6 +3,7 @@
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/logprobs.cuh"
+#include "cuda/publish.cuh"
 #include "cuda/rejection.cuh"
 #include "cuda/rejection.h"
 #include "cuda/verdict.cuh"

@@ -6,10 +6,6 @@
 
 namespace specrt::cuda {
 
-struct PublishToHost {
-  __device__ void operator()(uint32_t* word, uint32_t value) const { st_release_sys(word, value); }
-};
-
 // Whether all other blocks have arrived here before; what they wrote is seen then.
 __device__ __forceinline__ bool is_last_block(PickHead& head) {
   SPECRT_SHARED(uint32_t, before);

@@ -59,12 +59,19 @@ def bundle_of(
     out: Path,
     *,
     draft: Path | Sequence[Path] | None = None,
+    draft_backend: str | None = None,
     dtype: str | None = None,
 ) -> Path:
     """Build for the backend under test, without step times; CUDA engines are always bf16."""
-    dtype = by_backend(cpu=dtype, cuda="bf16")
     return build(
-        target, draft=draft, out=out, backend=BACKEND, dtype=dtype, progress=False, tune=False
+        target,
+        draft=draft,
+        out=out,
+        backend=BACKEND,
+        draft_backend=draft_backend,
+        dtype=by_backend(cpu=dtype, cuda="bf16"),
+        progress=False,
+        tune=False,
     )
 
 

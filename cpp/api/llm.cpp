@@ -50,13 +50,25 @@ std::unique_ptr<Drafter> make_drafter(Lane& lane, const Lane& target, LoopKind l
   return std::make_unique<ParallelDrafter>(lane, target.model().vocab());
 }
 
+bool is_cuda(const Engine& engine) { return engine.plan().header.backend == format::kBackendCuda; }
+
 // An engine names what it is packed for.
 std::unique_ptr<Backend> make_backend(const LLMOptions& options, const Engine& engine) {
-  if (engine.plan().header.backend == format::kBackendCuda) {
+  if (is_cuda(engine)) {
     if (!options.isa.empty()) fail_argument("isa \"", options.isa, "\" is for CPU engines");
     return make_cuda_backend({.device = options.device});
   }
   return make_cpu_backend({.threads = options.threads, .isa = options.isa});
+}
+
+// The drafter's own backend; null where it runs on the target's, or there is none.
+std::unique_ptr<Backend> make_draft_backend(const LLMOptions& options, const Engine& target,
+                                            const Engine* drafter) {
+  if (drafter == nullptr || is_cuda(*drafter) == is_cuda(target)) return nullptr;
+  SPECRT_CHECK(is_cuda(target),
+               "a drafter on a GPU cannot serve a target on the CPU; build the bundle with "
+               "--draft-backend cpu");
+  return make_cpu_backend({.threads = options.threads});
 }
 
 JudgeOptions judge_options(const LLMOptions& options, const Engine& engine) {
@@ -86,13 +98,22 @@ LaneOptions lane_options(const LLMOptions& options, double pace_ms) {
   return {.clocking = clocked ? StepClocking::on : StepClocking::off, .least_step_ms = pace_ms};
 }
 
-// The streams of an LLM: one, or with Pearl one for the target and one for the drafter.
+// The streams of an LLM: one, or with Pearl or on two backends one for the target and one for the
+// drafter.
 struct Streams {
-  Streams(const LLMOptions& options, Backend& backend) {
-    if (options.loop == LoopKind::lockstep) {
+  Streams(const LLMOptions& options, Backend& backend, Backend* draft_backend) {
+    if (options.loop == LoopKind::lockstep && options.draft_threads != 0) {
+      fail_argument("draft_threads belong to the pearl loop; without it all threads do all work");
+    }
+    if (draft_backend != nullptr) {
       if (options.draft_threads != 0) {
-        fail_argument("draft_threads belong to the pearl loop; without it all threads do all work");
+        fail_argument("beside a GPU a drafter on the CPU has all threads; leave draft_threads 0");
       }
+      target = backend.make_stream({});
+      draft = draft_backend->make_stream({});
+      return;
+    }
+    if (options.loop == LoopKind::lockstep) {
       target = backend.make_stream({});
       return;
     }
@@ -131,23 +152,27 @@ struct Streams {
 }  // namespace
 
 struct LLM::State {
-  State(const LLMOptions& options, std::shared_ptr<const Engine> engine)
+  // `draft_engine` may be null.
+  State(const LLMOptions& options, std::shared_ptr<const Engine> engine,
+        std::shared_ptr<const Engine> draft_engine)
       : backend(make_backend(options, *engine)),
-        streams(options, *backend),
+        draft_backend(make_draft_backend(options, *engine, draft_engine.get())),
+        streams(options, *backend, draft_backend.get()),
         sequence(*backend, engine->plan().header.context, kMaxRunAhead + 2,
-                 judge_options(options, *engine)),
+                 judge_options(options, *engine),
+                 draft_backend ? CellMemory::shared : CellMemory::device),
         target(std::move(engine), *backend, *streams.target, &sequence,
                lane_options(options, options.pace_target_ms)) {
-    if (!options.drafter.empty()) {
-      draft =
-          std::make_unique<Loaded>(Engine::open(options.drafter), *backend, streams.for_drafter(),
-                                   &sequence, lane_options(options, options.pace_draft_ms));
+    Backend& drafting = draft_backend ? *draft_backend : *backend;
+    if (draft_engine) {
+      draft = std::make_unique<Loaded>(std::move(draft_engine), drafting, streams.for_drafter(),
+                                       &sequence, lane_options(options, options.pace_draft_ms));
       check_pair(target.model, draft->model);
       model_drafter = make_drafter(draft->lane, target.lane, options.loop);
     }
     if (options.prompt_lookup_max > 0) {
       ngram_drafter = std::make_unique<NgramDrafter>(
-          *backend, streams.for_drafter(), std::vector<Sequence*>{&sequence},
+          drafting, streams.for_drafter(), std::vector<Sequence*>{&sequence},
           NgramOptions{.shortest = options.prompt_lookup_min, .longest = options.prompt_lookup_max},
           model_drafter.get());
     }
@@ -179,6 +204,7 @@ struct LLM::State {
   const pid_t process = getpid();
   std::mutex busy;
   std::unique_ptr<Backend> backend;
+  std::unique_ptr<Backend> draft_backend;
   Streams streams;
   Sequence sequence;
   Loaded target;
@@ -189,7 +215,9 @@ struct LLM::State {
 };
 
 LLM::LLM(const LLMOptions& options)
-    : state_(std::make_unique<State>(options, Engine::open(options.target))) {}
+    : state_(std::make_unique<State>(
+          options, Engine::open(options.target),
+          options.drafter.empty() ? nullptr : Engine::open(options.drafter))) {}
 LLM::~LLM() = default;
 LLM::LLM(LLM&&) noexcept = default;
 

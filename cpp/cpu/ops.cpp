@@ -382,7 +382,7 @@ void run(const Kernels&, const ClockStepArgs& args, Team&) {
     return;
   }
   wait_until(clock.begun + static_cast<int64_t>(args.least_ms * 1e6));
-  finish_step(clock, now_ns());
+  finish_step(clock, now_ns(), StoreRelease{});
 }
 
 }  // namespace

@@ -129,9 +129,10 @@ Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& opt
     tree_planner_.emplace(options_.step_costs,
                           TreeLimits{.depth = options_.draft_tokens, .nodes = options_.tree_nodes});
   }
-  if (target.clock() != nullptr) clocks_.push_back({EngineRole::target, target.clock()});
+  if (target.clock() != nullptr)
+    clocks_.push_back({EngineRole::target, target.clock(), &target.backend()});
   if (drafter == nullptr || drafter->clock() == nullptr) return;
-  clocks_.push_back({EngineRole::drafter, drafter->clock()});
+  clocks_.push_back({EngineRole::drafter, drafter->clock(), &drafter->backend()});
 }
 
 void Generator::start(Request& request, std::span<const int32_t> prompt,
@@ -172,7 +173,10 @@ void Generator::start(Request& request, std::span<const int32_t> prompt,
     request.logprobs = std::min(*params.logprobs, plan.header.vocab - 1);
   }
   request.limit = sequence.limit();
-  for (ReadMarks& read : clocks_) read.count = load_acquire(&read.clock->count);
+  for (ReadMarks& read : clocks_) {
+    read.count = load_acquire(&read.clock->count);
+    read.offset = read.backend->clock_offset();
+  }
 }
 
 Completion Generator::generate(std::span<const int32_t> prompt, const SamplingParams& params,
@@ -210,11 +214,32 @@ int32_t Generator::cached_prefix(std::span<const int32_t> prompt) const {
   return static_cast<int32_t>(same.first - cached_.text.begin());
 }
 
+// With Pearl the drafter has a stream of its own, which is idle while the target reads the prompt:
+// where the first round will draft, the drafter reads beside it.
+bool Generator::reads_beside(Request& request) {
+  const int32_t left = request.limit - request.committed - 1;  // behind the prompt's verdict
+  if (options_.loop != LoopKind::pearl || drafter_->catch_up_rows() == 0 || left <= 0) return false;
+  request.next_draft = draft_length_.choose({.unfed = request.unfed, .left = left});
+  return *request.next_draft > 0;
+}
+
+// Enqueues for the drafter about as much of the prompt as the target's next `count` tokens. It
+// waits for the target's work so far, so it does not run ahead.
+void Generator::feed_beside(Request& request, int32_t count) {
+  const int32_t rows = drafter_->catch_up_rows(), slack = drafter_->slack(*request.next_draft);
+  for (int32_t fed = 0; fed < count && request.unfed > slack; fed += rows) {
+    loop_->enqueue_catch_up(request.most_committed());
+    request.unfed = std::max(2, request.unfed - rows);  // the verdict's token and the one before
+  }
+}
+
 void Generator::prefill(Request& request, int32_t length) {
+  const bool beside = reads_beside(request);
   Pace pace(target_.stream());
   const int32_t rows = target_.prompt_rows();
   for (int32_t begin = request.completion.metrics.cached_tokens; begin < length; begin += rows) {
     const int32_t end = std::min(begin + rows, length);
+    if (beside) feed_beside(request, end - begin);
     if (end < length) {
       loop_->enqueue_prompt_chunk(0, begin, end);
     } else {
@@ -330,8 +355,8 @@ void Generator::read_steps(Request& request) {
       const StepMark& mark = read.clock->marks[read.count % StepClock::kMarks];
       request.completion.metrics.steps.push_back(
           {.role = read.role,
-           .begin = static_cast<double>(mark.begin) * 1e-9 - begin.count(),
-           .end = static_cast<double>(mark.end) * 1e-9 - begin.count()});
+           .begin = static_cast<double>(mark.begin + read.offset) * 1e-9 - begin.count(),
+           .end = static_cast<double>(mark.end + read.offset) * 1e-9 - begin.count()});
     }
   }
 }

@@ -46,6 +46,8 @@ class Generator {
 
   void start(Request& request, std::span<const int32_t> prompt, const SamplingParams& params);
   int32_t cached_prefix(std::span<const int32_t> prompt) const;
+  bool reads_beside(Request& request);
+  void feed_beside(Request& request, int32_t count);
   void prefill(Request& request, int32_t length);
   void enqueue_rounds(Request& request);
   bool catch_up(Request& request, int32_t draft_tokens);
@@ -75,6 +77,8 @@ class Generator {
   struct ReadMarks {
     EngineRole role;
     const StepClock* clock;
+    Backend* backend;  // whose clock it is
+    int64_t offset = 0;
     uint32_t count = 0;
   };
   std::vector<ReadMarks> clocks_;

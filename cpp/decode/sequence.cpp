@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <new>
 
 #include "base/error.h"
@@ -80,6 +81,10 @@ size_t probability_bytes(const JudgeOptions& judge) {
   return counter.used();
 }
 
+Buffer alloc_in(CellMemory memory, Backend& backend, size_t bytes) {
+  return memory == CellMemory::shared ? backend.alloc_shared(bytes) : backend.alloc(bytes);
+}
+
 void check_penalty(const char* name, float value) {
   if (!(value >= -2.0f && value <= 2.0f)) {
     fail_argument(name, " must be in [-2, 2], not ", value);
@@ -133,15 +138,17 @@ void check_tokens(std::span<const int32_t> tokens, int32_t vocab) {
   }
 }
 
-Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge)
+Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge,
+                   CellMemory memory)
     : backend_(backend),
+      memory_(memory),
       context_(context),
-      state_(backend.alloc(state_bytes(context))),
+      state_(alloc_in(memory, backend, state_bytes(context))),
       staged_(backend.alloc_shared(state_bytes(context))),
       log_(backend.alloc_shared(log_bytes(log_slots))),
       rule_(judge.rule),
-      probabilities_(backend.alloc(probability_bytes(judge))),
-      tree_(backend.alloc(sizeof(TreeCells))) {
+      probabilities_(alloc_in(memory, backend, probability_bytes(judge))),
+      tree_(alloc_in(memory, backend, sizeof(TreeCells))) {
   Carver on_device(state_.data(), Carver::Memory::zeroed), on_host(staged_.data()),
       log(log_.data()), probabilities(probabilities_.data(), Carver::Memory::zeroed);
   carve_state(on_device, context, cells_);
@@ -164,10 +171,14 @@ void Sequence::begin(Stream& stream, const Start& start, const SamplingParams& p
   ++begun_;
   reset(start);
   set_options(length, params);
-  const std::byte* end = reinterpret_cast<const std::byte*>(host_.tok + length);
-  backend_.copy_to_device(stream, {.device = state_.data(),
-                                   .host = staged_.data(),
-                                   .bytes = static_cast<size_t>(end - staged_.data())});
+  const auto* end = reinterpret_cast<const std::byte*>(host_.tok + length);
+  const auto bytes = static_cast<size_t>(end - staged_.data());
+  if (memory_ == CellMemory::shared) {  // `stream` may be another backend's
+    std::memcpy(state_.data(), staged_.data(), bytes);
+    return;
+  }
+  backend_.copy_to_device(stream,
+                          {.device = state_.data(), .host = staged_.data(), .bytes = bytes});
 }
 
 void Sequence::reset(const Start& start) {

@@ -21,10 +21,17 @@ struct JudgeOptions {
   int32_t vocab = 0;
 };
 
+// Where the cells and tokens of a sequence lie.
+enum class CellMemory {
+  device,  // of the one backend that reads them
+  shared,  // where the host and another backend read them too
+};
+
 class Sequence {
  public:
   // `context` is the largest length, `log_slots` must exceed the number of rounds in flight.
-  Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge = {});
+  Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge = {},
+           CellMemory memory = CellMemory::device);
 
   struct Start {
     std::span<const int32_t> prompt = {};  // 1 .. context - 1 tokens
@@ -55,10 +62,11 @@ class Sequence {
   void set_options(int32_t length, const SamplingParams& params);
 
   Backend& backend_;
+  CellMemory memory_;
   int32_t context_;
   int32_t limit_ = 0;
   uint64_t begun_ = 0;
-  Buffer state_;   // on the device: cells, bias, tokens
+  Buffer state_;   // cells, bias, tokens
   Buffer staged_;  // the same for the host to write
   Buffer log_;
   Rule rule_;

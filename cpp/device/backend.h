@@ -81,8 +81,11 @@ class Backend {
   virtual void grow_tree(Stream& stream, const GrowTreeArgs& args) = 0;
   virtual void judge(Stream& stream, const JudgeArgs& args) = 0;
 
-  // Throws where the device cannot tell the time of a step.
   virtual void clock_step(Stream& stream, const ClockStepArgs& args) = 0;
+
+  // What brings the times of a StepClock to the host's steady clock, in nanoseconds. Clocks drift
+  // apart, so it is measured anew; between requests, as it may wait for the device.
+  virtual int64_t clock_offset() { return 0; }
 };
 
 }  // namespace specrt

@@ -134,7 +134,7 @@ struct LogprobEntry {
   TokenLogprob tokens[kMaxStepRows + 1][1 + kMaxLogprobs];
 };
 
-// When a step ran: nanoseconds of the device's steady clock.
+// When a step ran: nanoseconds of the device's clock (Backend::clock_offset).
 struct StepMark {
   int64_t begin = 0;
   int64_t end = 0;

@@ -254,13 +254,17 @@ inline uint32_t load_acquire(const uint32_t* word) {
   return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 
-// Adds a mark for the step that ends at `end`.
-inline void finish_step(StepClock& clock, int64_t end) {
-  clock.marks[clock.count % StepClock::kMarks] = {.begin = clock.begun, .end = end};
-  __atomic_store_n(&clock.count, clock.count + 1, __ATOMIC_RELEASE);
+// Adds a mark for the step that ends at `end`. `publish(word, value)` stores with release order, as
+// the host sees it.
+template <typename Publish>
+SPECRT_HD inline void finish_step(StepClock& clock, int64_t end, const Publish& publish) {
+  StepMark& mark = clock.marks[clock.count % StepClock::kMarks];
+  mark.begin = clock.begun;
+  mark.end = end;
+  publish(&clock.count, clock.count + 1);
 }
 
-// `publish(word, value)` stores with release order, as the host sees it.
+// `publish` as for finish_step.
 template <typename Publish>
 SPECRT_HD inline void write_log(const SequenceCells& sequence, const Verdict& v, int32_t before,
                                 int32_t drafted, const Publish& publish) {

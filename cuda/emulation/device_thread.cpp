@@ -57,6 +57,11 @@ uint64_t nanotime() {
   return static_cast<uint64_t>(std::chrono::nanoseconds(now).count());
 }
 
+// It counts as work: a thread that only looked again would be taken for a deadlock.
+void wait_until(uint64_t end) {
+  while (nanotime() < end) Block::park(LaneState::ready, "wait_until");
+}
+
 void collect(const char* what, Combine combine, void* argument) {
   Lane& lane = *Block::current();
   lane.combine = combine;

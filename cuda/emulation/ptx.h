@@ -26,6 +26,7 @@ void* shared_variable(const void* key, size_t bytes, size_t alignment);
 void* dynamic_shared();
 uint32_t shared_address(const void* pointer);
 uint64_t nanotime();
+void wait_until(uint64_t end);
 
 // Gathers `argument` of all 32 lanes of the warp and calls combine with them once.
 using Combine = void (*)(void* const* arguments);
@@ -86,6 +87,7 @@ inline unsigned lane_index() { return threadIdx.x % 32; }
 inline unsigned warp_index() { return threadIdx.x / 32; }
 inline bool elect_lane0() { return lane_index() == 0; }
 inline uint64_t nanotime() { return emulation::nanotime(); }
+inline void wait_until(uint64_t end) { emulation::wait_until(end); }
 
 inline void sync_block() { emulation::sync_block(); }
 inline void sync_warp() { emulation::sync_warp(); }

@@ -51,10 +51,10 @@ class LLM:
         isa: instruction set that a CPU bundle uses instead of the best one, for tests.
         device: number of the GPU that runs a CUDA bundle.
         run_ahead: rounds enqueued before an earlier verdict is read, 0 to 8.
-        trace_steps: whether the metrics tell when every step ran; for CPU bundles.
-        pace: paced mode, for studies of loops with a CPU bundle: milliseconds that a step of the
-            target and one of the draft model last at least, as if each had a device of that speed.
-            Draft lengths follow from these times.
+        trace_steps: whether the metrics tell when every step ran.
+        pace: paced mode, for studies of loops: milliseconds that a step of the target and one of
+            the draft model last at least, as if each had a device of that speed. Draft lengths
+            follow from these times.
         enable_prefix_caching: whether a prompt that begins like the text before it feeds only the
             rest, as the next turn of a conversation does. The output is the same.
 

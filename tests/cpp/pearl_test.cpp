@@ -88,6 +88,47 @@ TEST_CASE("where drafts hold, drafting lies under the target's steps") {
   CHECK(line.whole < 0.010 * 21 + 0.001);
 }
 
+// Tokens that the drafter holds when the prompt's first token is committed.
+int32_t fed_beside_prompt(const Config& config) {
+  Rig rig(config.rig);
+  int32_t fed = -1;
+  const Outcome outcome = run_generator(rig, config, [&](const Progress& progress) {
+    if (fed < 0 && !progress.tokens.empty()) fed = rig.sequences[0]->entry(0).draft_kv;
+    return true;
+  });
+  REQUIRE_EQ(difference(rig, config, outcome), "");
+  return fed;
+}
+
+TEST_CASE("the drafter reads the prompt beside the target, unless nothing will be drafted") {
+  constexpr int32_t kLength = 150;
+  Config config = timed_config(5);
+  config.rig.context = config.rig.window = 300;
+  config.asks[0].max_tokens = 20;
+  config.asks[0].prompt.clear();
+  for (int32_t i = 0; i < kLength; ++i) config.asks[0].prompt.push_back(i * i % 8);
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    config.rig.schedule_seed = seed;
+    CHECK_EQ(fed_beside_prompt(config), kLength - 1);
+  }
+  Config lookup_first = config;
+  lookup_first.rig.ngram = 2;
+  CHECK_EQ(fed_beside_prompt(lookup_first), kLength - 1);
+  Config short_window = config;
+  short_window.rig.window = 100;
+  CHECK_EQ(fed_beside_prompt(short_window), 100);
+  Config one_token = config;
+  one_token.asks[0].max_tokens = 1;
+  CHECK_EQ(fed_beside_prompt(one_token), 0);
+  Config slow_drafter = config;
+  slow_drafter.costs.target = {{1, 1.0}, {64, 1.5}};
+  slow_drafter.costs.draft = {{1, 3.0}, {64, 4.0}};
+  CHECK_EQ(fed_beside_prompt(slow_drafter), 0);
+  Config in_turns = config;
+  in_turns.loop = LoopKind::lockstep;
+  CHECK_EQ(fed_beside_prompt(in_turns), 0);
+}
+
 TEST_CASE("draft and verify of a round in lockstep never overlap, and take their sum") {
   Config config = timed_config(5);
   config.loop = LoopKind::lockstep;

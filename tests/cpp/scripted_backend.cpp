@@ -441,7 +441,7 @@ void ScriptedBackend::run(const ClockStepArgs& args) {
     return;
   }
   stream.sleep_until(args.clock->begun + static_cast<int64_t>(args.least_ms * 1e6));
-  finish_step(*args.clock, stream.now());
+  finish_step(*args.clock, stream.now(), StoreRelease{});
 }
 
 void ScriptedBackend::run(const ProposeNgramArgs& args) {

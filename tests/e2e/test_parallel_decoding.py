@@ -79,7 +79,6 @@ def test_rounds_accept_what_the_drafter_s_logits_foretell(bundle: Path, plain: L
     assert committed == limit
 
 
-@pytest.mark.cpu_only("steps of a CUDA engine are not clocked")
 def test_a_draft_takes_one_step(bundle: Path) -> None:
     llm = LLM(bundle, "parallel", 6, threads=1, trace_steps=True)
     metrics = llm.generate([PROMPT], SamplingParams(temperature=0, max_tokens=40))[0].metrics

@@ -86,7 +86,6 @@ def test_shares_are_refused_where_nothing_overlaps(tiny_bundle: Path) -> None:
         LLM(tiny_bundle, "speculative", 4, threads=2, draft_threads=1)
 
 
-@pytest.mark.cpu_only("steps of a CUDA engine are not clocked")
 def test_paced_steps_last_as_long_as_told_and_overlap(tiny_bundle: Path, plain: LLM) -> None:
     pace = Pace(target_ms=8.0, draft_ms=2.0)
     params = SamplingParams(temperature=0, max_tokens=20)
@@ -106,7 +105,6 @@ def test_paced_steps_last_as_long_as_told_and_overlap(tiny_bundle: Path, plain: 
     assert overlap > 0.0
 
 
-@pytest.mark.cpu_only("steps of a CUDA engine are not clocked")
 def test_steps_are_traced_for_the_request_alone(tiny_bundle: Path) -> None:
     llm = LLM(tiny_bundle, "pearl", 3, threads=2, trace_steps=True)
     params = SamplingParams(temperature=0, max_tokens=20)

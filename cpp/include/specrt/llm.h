@@ -39,10 +39,10 @@ struct LLMOptions {
   int32_t device = 0;     // of a CUDA engine: number of the GPU
   int32_t threads = 0;    // of a CPU engine: cores to use; 0: all that the process may run on
   int32_t run_ahead = 1;  // rounds enqueued before an earlier verdict is read, 0 .. 8
-  // Notes when every step ran (GenerationMetrics::steps), for CPU engines.
+  // Notes when every step ran (GenerationMetrics::steps).
   bool trace_steps = false;
-  // Paced mode, for CPU engines: a step lasts at least so many milliseconds, as if each model ran
-  // on a device of that speed. For studies of loops; 0: as fast as it is.
+  // Paced mode: a step lasts at least so many milliseconds, as if each model ran on a device of
+  // that speed. For studies of loops; 0: as fast as it is.
   double pace_target_ms = 0;
   double pace_draft_ms = 0;
   bool enable_prefix_caching = true;  // what a prompt shares with the text before is not fed again

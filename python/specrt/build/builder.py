@@ -53,6 +53,7 @@ _METHODS = {DRAFT_NAME: "speculative", PARALLEL_NAME: "parallel", EAGLE_NAME: "p
 @dataclass(frozen=True)
 class _Options:
     backend: str
+    draft_backend: str
     dtype: str | None
     max_context: int | None
 
@@ -60,6 +61,11 @@ class _Options:
         """Raise BuildError for an option that is not offered."""
         if self.backend not in BACKENDS:
             raise BuildError(f"backend {self.backend!r} is not one of {', '.join(BACKENDS)}")
+        if self.draft_backend not in ("cpu", self.backend):
+            raise BuildError(
+                f"draft_backend {self.draft_backend!r} beside backend {self.backend!r}; drafters "
+                'run where the target does, or on the "cpu"'
+            )
         if self.dtype is not None and self.dtype not in DTYPES:
             raise BuildError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         if self.max_context is not None and self.max_context < MIN_CONTEXT:
@@ -71,6 +77,8 @@ class _Options:
         for drafter in drafters:
             words += ["--draft", drafter]
         words += ["--backend", self.backend]
+        if self.draft_backend != self.backend:
+            words += ["--draft-backend", self.draft_backend]
         words += ["--dtype", self.dtype] if self.dtype else []
         words += ["--max-context", str(self.max_context)] if self.max_context else []
         return shlex.join([*words, "-o", out])
@@ -121,16 +129,21 @@ def _parameters(graph: Graph) -> list[Parameter]:
     return [part for weight in weights for part in weight.parts]
 
 
-def _read_model(source: Source, options: _Options) -> _Model:
+def _read_model(source: Source, options: _Options, backend: str) -> _Model:
     """Plan a model and check its config, tensors and tokenizer. Raises BuildError."""
     config = read_config(source.folder, options.max_context)
     checkpoint = open_checkpoint(source.folder)
     dtype = DType(options.dtype) if options.dtype else checkpoint.default_dtype()
-    return _plan(source, config, checkpoint, dtype, options.backend)
+    return _plan(source, config, checkpoint, dtype, backend)
 
 
 def _read_eagle(source: Source, target: _Model, options: _Options) -> _Model:
     """Plan a drafter that reads the target's hidden states, in the target's dtype."""
+    if options.draft_backend != options.backend:
+        raise BuildError(
+            f"{source.model!r} reads the target's hidden states, so it runs where the target does; "
+            "leave out --draft-backend"
+        )
     config = read_drafter(source.folder, target.config, options.max_context)
     checkpoint = open_drafter(source.folder, target.checkpoint, tied=target.config.tied)
     return _plan(source, config, checkpoint, target.lowered.plan.dtype, options.backend)
@@ -245,7 +258,7 @@ def _read_drafters(
         if is_speculator(source.folder):
             draft = _read_eagle(source, target, options)
         else:
-            draft = _read_model(source, options)
+            draft = _read_model(source, options, options.draft_backend)
         _check_draft(target, draft)
         other = drafts.setdefault(draft.drafter_name, draft)
         if other is not draft:
@@ -276,6 +289,7 @@ def build(
     draft: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     out: str | os.PathLike[str],
     backend: str = "cpu",
+    draft_backend: str | None = None,
     dtype: str | None = None,
     progress: bool = True,
     max_context: int | None = None,
@@ -286,18 +300,19 @@ def build(
     `model` and `draft` are local Hugging Face folders (safetensors) or hub ids; of drafts there may
     be one that drafts token by token, one that fills masks (its config has `pard_token`), and one
     that fills them from the target's hidden states (a P-EAGLE folder of vLLM's speculators).
-    `backend` is "cpu" or "cuda", which takes bf16 alone. `dtype` is "bf16" or "f32"; None means
+    `backend` is "cpu" or "cuda", which takes bf16 alone; `draft_backend`, if not None, is "cpu" for
+    drafters on the CPU beside a target on a GPU. `dtype` is "bf16" or "f32"; None means
     bf16 unless the checkpoint is f32. `max_context` limits the positions of a sequence below what
     the model allows. `tune` measures step times on this machine, which
     draft lengths are chosen from; `specrt tune` measures again. An existing bundle at `out` is
     replaced in one step when the new one is complete; if anything fails it stays as it is. Raises
     BuildError, a ValueError, that says what is wrong and what to do.
     """
-    options = _Options(backend, dtype, max_context)
+    options = _Options(backend, draft_backend or backend, dtype, max_context)
     options.check()
     place = Path(out).resolve()
     check_replaceable(place)
-    target = _read_model(find_model(model, progress=progress), options)
+    target = _read_model(find_model(model, progress=progress), options, backend)
     if target.vocabulary is None:
         raise BuildError(
             f"{target.source.folder} has no {TOKENIZER}; save it there with "

@@ -36,6 +36,12 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend", choices=BACKENDS, default="cpu", help="what runs it (default: %(default)s)"
     )
     parser.add_argument(
+        "--draft-backend",
+        choices=BACKENDS,
+        help="what runs the drafters: the target's backend (the default), or as an experiment cpu "
+        "beside cuda",
+    )
+    parser.add_argument(
         "--dtype", choices=DTYPES, help="of the weights (default: bf16 unless the model is f32)"
     )
     parser.add_argument(
@@ -57,6 +63,7 @@ def run_build(args: argparse.Namespace) -> int:
         draft=args.draft,
         out=args.out,
         backend=args.backend,
+        draft_backend=args.draft_backend,
         dtype=args.dtype,
         max_context=args.max_context,
         tune=not args.no_tune,
