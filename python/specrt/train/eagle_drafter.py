@@ -154,6 +154,18 @@ def read_states(
     return out.logits, torch.cat([out.hidden_states[layer] for layer in layers], dim=-1)
 
 
+def target_ends(target: PreTrainedModel) -> dict[str, Tensor]:
+    """Embedding, last norm and head of a Llama-like target, under the names of a drafter."""
+    weights = dict(target.named_parameters())
+    embedding = weights["model.embed_tokens.weight"]
+    ends = {
+        "embed_tokens.weight": embedding,
+        "norm.weight": weights["model.norm.weight"],
+        "lm_head.weight": weights.get("lm_head.weight", embedding),  # tied: stored once
+    }
+    return {name: one.detach().float() for name, one in ends.items()}
+
+
 @torch.inference_mode()
 def round_scores(
     drafter: EagleDrafter, target: PreTrainedModel, tokens: Sequence[int], depths: int
