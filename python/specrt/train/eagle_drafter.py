@@ -136,8 +136,9 @@ class EagleDrafter(nn.Module):
         """
         projected = self.project(states)
         picked = projected.gather(1, places[..., None].expand(-1, -1, projected.shape[-1]))
-        hidden = torch.where(masked[..., None], self.project(self.mask_hidden), picked)
         embedded = self.embed_tokens(ids)
+        hidden = torch.where(masked[..., None], self.project(self.mask_hidden), picked)
+        hidden = hidden.to(embedded.dtype)  # the residual stream stays f32 under autocast
         angles = self.rotary_emb(embedded, positions)
         x = self.layers[0](embedded, hidden, seen, angles)
         for layer in self.layers[1:]:

@@ -60,7 +60,7 @@ def write_eagle(drafter: EagleDrafter, depths: int, target: Path, out: Path) -> 
 def _config_json(config: EagleConfig, depths: int, target: Path) -> dict[str, Any]:
     verifier = json.loads((target / "config.json").read_text())
     return {
-        "architectures": ["PEagleSpeculator"],
+        "architectures": ["PEagleDraftModel"],
         "speculators_model_type": _TYPE,
         "speculators_version": _FORMAT_VERSION,
         "speculators_config": {
