@@ -66,7 +66,6 @@ def write_case(folder: Path, target: Path, layers: int, flags: tuple[str, ...]) 
     drafter.mkdir(parents=True)
     write_eagle(random, DEPTHS, target, drafter)
     trainee = EagleTrainee(read_eagle(drafter, model), DEPTHS)  # rounded to bf16
-    trainee.set_attention("sdpa")
 
     ids = np.random.default_rng(1).integers(0, vocab - 1, LENGTH).astype(np.int32)
     some = make_group_batch(

@@ -84,6 +84,7 @@ class EagleDrafter(nn.Module):
         super().__init__()
         self.config = config
         layer, features = config.layer, config.features
+        layer._attn_implementation = "sdpa"  # takes a mask of truth values, as flex attention does
         width, eps = layer.hidden_size, layer.rms_norm_eps
         self.embed_tokens = nn.Embedding(layer.vocab_size, width)
         self.mask_hidden = nn.Parameter(torch.randn(1, 1, features))
