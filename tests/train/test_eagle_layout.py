@@ -26,7 +26,6 @@ SHAPE = {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "initializer_range": 0.3,  # decided scores, so that a wrong mask shows
-    "attn_implementation": "sdpa",
 }
 CONFIG = EagleConfig(LlamaConfig(**SHAPE, num_hidden_layers=2), (0, 1, 3), MASK)
 

@@ -101,7 +101,7 @@ def test_resumed_run_has_the_weights_of_a_whole_one(
 
 
 def test_a_folder_comes_back(options: EagleOptions, folder: Path, tmp_path: Path) -> None:
-    again = read_eagle(folder, AutoConfig.from_pretrained(options.target))
+    again = read_eagle(folder, load_target(options.target))
     tmp_path.joinpath("copy").mkdir()
     write_eagle(again, DEPTHS, options.target, tmp_path / "copy")
     assert weights_hash(tmp_path / "copy") == weights_hash(folder)
@@ -109,6 +109,22 @@ def test_a_folder_comes_back(options: EagleOptions, folder: Path, tmp_path: Path
         json.loads((one / "config.json").read_text()) for one in (tmp_path / "copy", folder)
     )
     assert copied == first
+
+
+def test_what_a_folder_shares_with_its_target(
+    options: EagleOptions, folder: Path, tmp_path: Path
+) -> None:
+    """The package may leave out the head and the embedding, and add tensors of its training."""
+    other = rewrite(folder, tmp_path / "other", lambda config: None)
+    tensors = load_file(other / "model.safetensors")
+    stored = tensors.pop("embed_tokens.weight"), tensors.pop("lm_head.weight")
+    tensors["verifier_norm.weight"] = torch.zeros(32)
+    save_file(tensors, other / "model.safetensors")
+    target = load_target(options.target)
+    again = read_eagle(other, target)
+    assert torch.equal(again.embed_tokens.weight, target.get_input_embeddings().weight)
+    assert torch.equal(again.lm_head.weight, target.get_input_embeddings().weight)
+    assert not torch.equal(again.embed_tokens.weight, stored[0].float())
 
 
 def test_training_goes_on_from_a_folder(
@@ -172,18 +188,18 @@ def test_what_does_not_fit_is_refused_by_name(
 ) -> None:
     other = rewrite(folder, tmp_path / "other", change)
     with pytest.raises(ValueError, match=text) as caught:
-        read_eagle(other, AutoConfig.from_pretrained(options.target))
+        read_eagle(other, load_target(options.target))
     assert str(caught.value).startswith(str(other))
 
 
 def test_damaged_folders_are_refused(options: EagleOptions, folder: Path, tmp_path: Path) -> None:
-    target = AutoConfig.from_pretrained(options.target)
+    target = load_target(options.target)
     with pytest.raises(ValueError, match=r"its config\.json cannot be read"):
         read_eagle(tmp_path, target)
     other = rewrite(folder, tmp_path / "other", lambda config: None)
     tensors = load_file(other / "model.safetensors")
-    save_file(tensors | {"d2t": torch.zeros(3)}, other / "model.safetensors")
-    with pytest.raises(ValueError, match="has d2t, which nothing reads"):
+    save_file(tensors | {"extra": torch.zeros(3)}, other / "model.safetensors")
+    with pytest.raises(ValueError, match="has extra, which nothing reads"):
         read_eagle(other, target)
     (other / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="has no safetensors file"):

@@ -84,6 +84,7 @@ class EagleDrafter(nn.Module):
         super().__init__()
         self.config = config
         layer, features = config.layer, config.features
+        layer._attn_implementation = "sdpa"  # takes a mask of truth values, as flex attention does
         width, eps = layer.hidden_size, layer.rms_norm_eps
         self.embed_tokens = nn.Embedding(layer.vocab_size, width)
         self.mask_hidden = nn.Parameter(torch.randn(1, 1, features))
@@ -136,8 +137,9 @@ class EagleDrafter(nn.Module):
         """
         projected = self.project(states)
         picked = projected.gather(1, places[..., None].expand(-1, -1, projected.shape[-1]))
-        hidden = torch.where(masked[..., None], self.project(self.mask_hidden), picked)
         embedded = self.embed_tokens(ids)
+        hidden = torch.where(masked[..., None], self.project(self.mask_hidden), picked)
+        hidden = hidden.to(embedded.dtype)  # the residual stream stays f32 under autocast
         angles = self.rotary_emb(embedded, positions)
         x = self.layers[0](embedded, hidden, seen, angles)
         for layer in self.layers[1:]:
@@ -152,6 +154,18 @@ def read_states(
     """Scores (b, t, v) of the target for ids (b, t), and the states (b, t, f) that enter layers."""
     out = target(ids, output_hidden_states=True)
     return out.logits, torch.cat([out.hidden_states[layer] for layer in layers], dim=-1)
+
+
+def target_ends(target: PreTrainedModel) -> dict[str, Tensor]:
+    """Embedding, last norm and head of a Llama-like target, under the names of a drafter."""
+    weights = dict(target.named_parameters())
+    embedding = weights["model.embed_tokens.weight"]
+    ends = {
+        "embed_tokens.weight": embedding,
+        "norm.weight": weights["model.norm.weight"],
+        "lm_head.weight": weights.get("lm_head.weight", embedding),  # tied: stored once
+    }
+    return {name: one.detach().float() for name, one in ends.items()}
 
 
 @torch.inference_mode()

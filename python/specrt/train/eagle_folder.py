@@ -11,13 +11,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlamaConfig, PretrainedConfig
+from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel
 
-from specrt.train.eagle_drafter import EagleConfig, EagleDrafter
+from specrt.train.eagle_drafter import EagleConfig, EagleDrafter, target_ends
 from specrt.train.mask_drafter import new_folder
 
 _TYPE = "peagle"
 _FORMAT_VERSION = "0.9.0"  # of speculators, whose layout this is
+_LAYER_KEYS = (
+    *("model_type", "vocab_size", "hidden_size", "intermediate_size", "hidden_act"),
+    *("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("max_position_embeddings", "rms_norm_eps", "rope_parameters", "attention_bias", "mlp_bias"),
+)
+# Maps of tokens onto themselves, and what training compared with.
+_UNUSED_TENSORS = frozenset({"d2t", "t2d", "verifier_lm_head.weight", "verifier_norm.weight"})
 _FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
 
 
@@ -52,9 +59,8 @@ def write_eagle(drafter: EagleDrafter, depths: int, target: Path, out: Path) -> 
 
 def _config_json(config: EagleConfig, depths: int, target: Path) -> dict[str, Any]:
     verifier = json.loads((target / "config.json").read_text())
-    layer = config.layer.to_dict()
     return {
-        "architectures": ["PEagleSpeculator"],
+        "architectures": ["PEagleDraftModel"],
         "speculators_model_type": _TYPE,
         "speculators_version": _FORMAT_VERSION,
         "speculators_config": {
@@ -66,7 +72,7 @@ def _config_json(config: EagleConfig, depths: int, target: Path) -> dict[str, An
                 "architectures": verifier.get("architectures") or [],
             },
         },
-        "transformer_layer_config": layer | {"dtype": "bfloat16"},
+        "transformer_layer_config": {key: getattr(config.layer, key) for key in _LAYER_KEYS},
         "draft_vocab_size": config.layer.vocab_size,
         "eagle_aux_hidden_state_layer_ids": list(config.target_layers),
         "mask_token_id": config.mask_token,
@@ -103,20 +109,27 @@ class _Folder:
         files = sorted(self.path.glob("*.safetensors"))
         if not files:
             raise self.refuse("has no safetensors file")
-        return {name: one.float() for file in files for name, one in load_file(file).items()}
+        return {
+            name: one.float()
+            for file in files
+            for name, one in load_file(file).items()
+            if name not in _UNUSED_TENSORS
+        }
 
 
-def read_eagle(folder: Path, target: PretrainedConfig) -> EagleDrafter:
-    """The drafter of a folder, in float32, for a target of this configuration.
+def read_eagle(folder: Path, target: PreTrainedModel) -> EagleDrafter:
+    """The drafter of a folder, in float32; embedding and head that it lacks are the target's.
 
     Raises:
         ValueError: it is no P-EAGLE drafter, was made for another target, or its tensors do not fit
             its configuration; the message says which.
     """
     source = _Folder(folder)
-    config = _eagle_config(source, source.config(), target)
+    config = _eagle_config(source, source.config(), target.config)
     drafter = EagleDrafter(config)
-    tensors = source.tensors()
+    ends = target_ends(target)
+    shared = {name: ends[name] for name in ("embed_tokens.weight", "lm_head.weight")}
+    tensors = shared | source.tensors()
     expected = drafter.state_dict()
     missing, surplus = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or surplus:

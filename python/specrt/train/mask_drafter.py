@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,9 @@ def read_config(folder: Path) -> LlamaConfig:
         raise ValueError(
             f"{folder} is a {config.model_type!r} model; a drafter must be of the Llama family"
         )
+    token, vocab = mask_token(config), config.vocab_size
+    if token is not None and (type(token) is not int or not 0 <= token < vocab):
+        raise ValueError(f"{folder}: pard_token {token!r} is not a token below {vocab}")
     return config
 
 
@@ -95,10 +99,31 @@ def start_drafter(init: Path, vocab: int, layers: int | None, scratch: bool) -> 
     if scratch:
         config.vocab_size, config.num_hidden_layers = vocab, wanted
         return LlamaForCausalLM(config)
-    model = LlamaForCausalLM.from_pretrained(init, dtype=torch.float32)
+    model = _load(init)
     if config.vocab_size != vocab:
         _resize(model, vocab)
     return model if wanted == len(model.model.layers) else _deepen(model, wanted)
+
+
+def _load(folder: Path) -> LlamaForCausalLM:
+    """The model of a folder. Raises ValueError unless its tensors fit its configuration."""
+    try:
+        loaded: Any = LlamaForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be loaded: {error}") from None
+    model: LlamaForCausalLM
+    model, found = loaded
+    for name, stored, wanted in sorted(found["mismatched_keys"]):
+        raise ValueError(
+            f"{folder} has {name} of shape {list(stored)}; its config.json asks for {list(wanted)}"
+        )
+    for name in sorted(found["missing_keys"]):
+        raise ValueError(f"{folder} lacks {name}")
+    for name in sorted(found["unexpected_keys"]):
+        raise ValueError(f"{folder} has {name}, which nothing reads")
+    return model
 
 
 def _resize(model: LlamaForCausalLM, vocab: int) -> None:

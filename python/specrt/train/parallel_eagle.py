@@ -11,7 +11,7 @@ from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel
 
 from specrt.build.hf import ARCHITECTURES
 from specrt.build.tokenizer import read_vocabulary
-from specrt.train.eagle_drafter import EagleConfig, EagleDrafter, read_states
+from specrt.train.eagle_drafter import EagleConfig, EagleDrafter, read_states, target_ends
 from specrt.train.eagle_folder import (
     check_target_layers,
     read_eagle,
@@ -111,7 +111,7 @@ class EagleOptions(RunOptions):
                     "layers, target layers and mask token are those of the drafter that training "
                     "starts from; leave the options out"
                 )
-            return EagleTrainee(read_eagle(self.draft, target.config), self.depths)
+            return EagleTrainee(read_eagle(self.draft, target), self.depths)
         chosen = self.target_layers or target_layers_of(target.config)
         check_target_layers(chosen, target.config)
         layer = layer_config(target.config, self.layers or 1)
@@ -121,7 +121,9 @@ class EagleOptions(RunOptions):
         elif not 0 <= mask < layer.vocab_size:
             raise ValueError(f"mask token {mask} is no token below {layer.vocab_size}")
         drafter = EagleDrafter(EagleConfig(layer, chosen, mask))
-        _take_ends(drafter, target)
+        drafter.load_state_dict(target_ends(target), strict=False)
+        with torch.no_grad():
+            drafter.embed_tokens.weight[mask] = drafter.embed_tokens.weight.mean(dim=0)
         return EagleTrainee(drafter, self.depths)
 
 
@@ -165,14 +167,3 @@ def find_mask_token(target: Path, vocab: int) -> int:
             "unused; name one that no text has with --mask-token"
         )
     return min(named) if named else unused[0]
-
-
-@torch.no_grad()
-def _take_ends(drafter: EagleDrafter, target: PreTrainedModel) -> None:
-    """Embedding, last norm and head of the target; the mask gets the mean embedding."""
-    weights = dict(target.named_parameters())
-    embedding = weights["model.embed_tokens.weight"].float()
-    drafter.embed_tokens.weight.copy_(embedding)
-    drafter.embed_tokens.weight[drafter.config.mask_token] = embedding.mean(dim=0)
-    drafter.lm_head.weight.copy_(weights.get("lm_head.weight", embedding))
-    drafter.norm.weight.copy_(weights["model.norm.weight"])
