@@ -148,6 +148,14 @@ class CudaBackend final : public Backend {
     check(args);
     cuda::attention(handle(stream), args);
   }
+  void keep_features(Stream& stream, const KeepFeaturesArgs& args) override {
+    check(args);
+    cuda::keep_features(handle(stream), args);
+  }
+  void load_features(Stream& stream, const LoadFeaturesArgs& args) override {
+    check(args);
+    cuda::load_features(handle(stream), args);
+  }
   void move_kv(Stream& stream, const MoveKvArgs& args) override {
     check(args);
     cuda::move_kv(handle(stream), args);

@@ -14,6 +14,8 @@ void rms_norm(cudaStream_t stream, const RmsNormArgs& args);
 void linear(cudaStream_t stream, const LinearArgs& args);
 void rope_kv(cudaStream_t stream, const RopeKvArgs& args);
 void attention(cudaStream_t stream, const AttentionArgs& args);
+void keep_features(cudaStream_t stream, const KeepFeaturesArgs& args);
+void load_features(cudaStream_t stream, const LoadFeaturesArgs& args);
 void move_kv(cudaStream_t stream, const MoveKvArgs& args);
 
 void feed_prompt(cudaStream_t stream, const FeedPromptArgs& args);

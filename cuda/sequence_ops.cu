@@ -27,7 +27,7 @@ __global__ void begin_catch_up_kernel(const __grid_constant__ BeginCatchUpArgs a
   pdl_launch();
   pdl_wait();
   if (!is_first_thread()) return;
-  begin_catch_up(*args.sequence.cells, *args.span, args.rows, args.window);
+  begin_catch_up(*args.sequence.cells, *args.span, args.rows, args.window, args.token_shift);
 }
 
 __global__ void begin_draft_kernel(const __grid_constant__ BeginDraftArgs args) {

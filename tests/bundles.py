@@ -3,13 +3,15 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import specrt
 import torch
 from backends import BACKEND, by_backend
-from reference.tiny_llama import TinyLlama, write_tiny_llama
+from reference.tiny_eagle import TinyEagle
+from reference.tiny_llama import Head, TinyLlama, write_tiny_llama
 from safetensors.torch import load_file, save_file
 from specrt.build import build
 
@@ -44,6 +46,12 @@ def write_mask_drafter(source: Path, folder: Path) -> Path:
             tensors[name] = torch.cat([rows, mask.to(rows.dtype) * rows.float().std()])
     save_file(tensors, file)
     return folder
+
+
+def tiny_eagle(target: TinyLlama, layers: int = 2) -> TinyEagle:
+    """A tiny P-EAGLE drafter for `target` that the backend under test can run."""
+    decoder = replace(target, layers=layers, head=Head.UNTIED, architecture="llama", window=None)
+    return TinyEagle(target, decoder)
 
 
 def bundle_of(

@@ -14,7 +14,7 @@
 #include "decode/logits.h"
 #include "decode/model_drafter.h"
 #include "decode/ngram_drafter.h"
-#include "decode/parallel_drafter.h"
+#include "decode/parallel_eagle_drafter.h"
 #include "decode/step_timer.h"
 
 namespace specrt {
@@ -38,9 +38,16 @@ void check_pair(const Model& target, const Model& drafter) {
                target.vocab(), "; build the bundle with a draft model of the same tokenizer");
 }
 
-std::unique_ptr<Drafter> make_drafter(Lane& lane, int32_t vocab) {
+std::unique_ptr<Drafter> make_drafter(Lane& lane, const Lane& target, LoopKind loop) {
+  if (reads_features(lane.model().plan())) {
+    if (loop == LoopKind::pearl) {
+      fail_argument("the pearl loop drafts behind tokens that the target has not verified, whose ",
+                    "hidden states this drafter would need; use the lockstep loop");
+    }
+    return std::make_unique<ParallelEagleDrafter>(lane, target);
+  }
   if (lane.model().mask_token() < 0) return std::make_unique<ModelDrafter>(lane);
-  return std::make_unique<ParallelDrafter>(lane, vocab);
+  return std::make_unique<ParallelDrafter>(lane, target.model().vocab());
 }
 
 // An engine names what it is packed for.
@@ -129,7 +136,7 @@ struct LLM::State {
           std::make_unique<Loaded>(Engine::open(options.drafter), *backend, streams.for_drafter(),
                                    &sequence, lane_options(options, options.pace_draft_ms));
       check_pair(target.model, draft->model);
-      model_drafter = make_drafter(draft->lane, target.model.vocab());
+      model_drafter = make_drafter(draft->lane, target.lane, options.loop);
     }
     if (options.prompt_lookup_max > 0) {
       ngram_drafter = std::make_unique<NgramDrafter>(
@@ -192,7 +199,9 @@ std::vector<double> LLM::time_steps(EngineRole role, int32_t rows, int32_t cache
 
 std::vector<float> LLM::logits(EngineRole role, std::span<const int32_t> tokens, int32_t rows) {
   const auto lock = state_->use();
-  return read_logits(state_->lane(role), tokens, rows);
+  Lane& lane = state_->lane(role);
+  if (!reads_features(lane.model().plan())) return read_logits(lane, tokens, rows);
+  return read_pair_logits(state_->target.lane, lane, tokens, rows);
 }
 
 int32_t LLM::vocab() const { return state_->target.model.vocab(); }

@@ -157,6 +157,12 @@ class CpuBackend : public Backend {
   void linear(Stream& stream, const LinearArgs& args) override { checked(stream, args); }
   void rope_kv(Stream& stream, const RopeKvArgs& args) override { checked(stream, args); }
   void attention(Stream& stream, const AttentionArgs& args) override { checked(stream, args); }
+  void keep_features(Stream& stream, const KeepFeaturesArgs& args) override {
+    checked(stream, args);
+  }
+  void load_features(Stream& stream, const LoadFeaturesArgs& args) override {
+    checked(stream, args);
+  }
   void move_kv(Stream& stream, const MoveKvArgs& args) override {
     check(args);
     MoveKvOp op{.args = args, .layers = {args.layers, args.layers + args.layer_count}};

@@ -48,6 +48,19 @@ void check_slots(const char* op, const RowList& list, const KvLayer& kv) {
   }
 }
 
+void store_row(const float* row, int32_t cols, DType dtype, std::byte* out) {
+  if (dtype == DType::f32) {
+    std::memcpy(out, row, static_cast<size_t>(cols) * sizeof(float));
+    return;
+  }
+  auto* halves = reinterpret_cast<bf16_bits*>(out);
+  for (int32_t k = 0; k < cols; ++k) halves[k] = to_bf16(row[k]);
+}
+
+void widen_row(const bf16_bits* row, int32_t cols, float* out) {
+  for (int32_t k = 0; k < cols; ++k) out[k] = to_float(row[k]);
+}
+
 void run(const Kernels& kernels, const EmbedArgs& args, Team&) {
   SPECRT_CHECK(args.gain.gain == nullptr, "embed: CPU does not join ops");
   RowList list = list_rows(args.rows);
@@ -87,6 +100,48 @@ void run(const Kernels& kernels, const AttentionArgs& args, Team& team) {
   const RowList list = list_rows(args.rows);
   check_slots("attention", list, args.kv);
   if (list.count > 0) kernels.attention(args, list, team);
+}
+
+std::byte* features_of(const char* op, const StepRows& rows, const Row& row,
+                       const FeatureRows& features, int32_t at, int32_t first) {
+  std::byte* data = rows.segments[static_cast<size_t>(row.segment)].features;
+  SPECRT_CHECK(data != nullptr, op, ": the segment has no features");
+  SPECRT_CHECK(at >= 0 && at < features.slots, op, ": slot ", at, " of ", features.slots);
+  return data + at * feature_row_bytes(features) +
+         first * static_cast<int64_t>(size_of(features.dtype));
+}
+
+void run(const Kernels&, const KeepFeaturesArgs& args, Team&) {
+  const RowList list = list_rows(args.rows);
+  for (int32_t i = 0; i < list.count; ++i) {
+    const Row& row = list.rows[static_cast<size_t>(i)];
+    std::byte* out =
+        features_of("keep_features", args.rows, row, args.features, row.slot, args.first);
+    store_row(args.x.row<float>(row.row), args.x.cols, args.features.dtype, out);
+  }
+}
+
+void run(const Kernels&, const LoadFeaturesArgs& args, Team&) {
+  const RowList list = list_rows(args.rows);
+  const DType from = args.features.dtype, to = args.out.dtype;
+  for (int32_t i = 0; i < list.count; ++i) {
+    const Row& row = list.rows[static_cast<size_t>(i)];
+    auto* out = args.out.row<std::byte>(row.row);
+    const Cells* cells = args.rows.segments[static_cast<size_t>(row.segment)].cells;
+    SPECRT_CHECK(cells != nullptr, "load_features: the segment has no cells");
+    if (!has_features(*cells, row.position)) {
+      store_row(args.mask, args.out.cols, to, out);
+      continue;
+    }
+    const std::byte* kept =
+        features_of("load_features", args.rows, row, args.features, row.position, args.first);
+    if (from == to) {
+      std::memcpy(out, kept, static_cast<size_t>(args.out.cols) * size_of(to));
+    } else {
+      widen_row(reinterpret_cast<const bf16_bits*>(kept), args.out.cols,
+                reinterpret_cast<float*>(out));
+    }
+  }
 }
 
 // Slot `from` of a cache to slot `to`: a column of a key block, a row of the values.
@@ -136,7 +191,7 @@ void run(const Kernels&, const ProposeNgramArgs& args, Team&) {
 }
 
 void run(const Kernels&, const BeginCatchUpArgs& args, Team&) {
-  begin_catch_up(*args.sequence.cells, *args.span, args.rows, args.window);
+  begin_catch_up(*args.sequence.cells, *args.span, args.rows, args.window, args.token_shift);
 }
 
 void run(const Kernels&, const BeginDraftArgs& args, Team&) {

@@ -14,10 +14,11 @@ struct MoveKvOp {
   std::vector<KvLayer> layers;
 };
 
-using Op = std::variant<EmbedArgs, RopeAnglesArgs, RmsNormArgs, LinearArgs, RopeKvArgs,
-                        AttentionArgs, MoveKvOp, CopyToDeviceArgs, CopyToHostArgs, FeedPromptArgs,
-                        ProposeNgramArgs, BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs,
-                        FeedTailArgs, JudgeArgs, ClockStepArgs>;
+using Op =
+    std::variant<EmbedArgs, RopeAnglesArgs, RmsNormArgs, LinearArgs, RopeKvArgs, AttentionArgs,
+                 KeepFeaturesArgs, LoadFeaturesArgs, MoveKvOp, CopyToDeviceArgs, CopyToHostArgs,
+                 FeedPromptArgs, ProposeNgramArgs, BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs,
+                 FeedTailArgs, JudgeArgs, ClockStepArgs>;
 
 // Throws when cells hold what the op cannot do: a slot beyond the cache, a token beyond the table.
 void run(const Kernels& kernels, const Op& op, Team& team);

@@ -28,6 +28,9 @@ class Drafter {
   // Positions that the drafter can feed; beyond them it drafts nothing.
   virtual int32_t window() const = 0;
 
+  // By how many tokens what its KV cache holds of a position depends on the text behind it.
+  virtual int32_t token_shift() const { return 0; }
+
   // Tokens that its KV cache may lack at most when a draft of `capacity` tokens begins; with more,
   // the draft is empty. Rounds without a draft, and the prompt, must be caught up before.
   virtual int32_t slack(int32_t capacity) const = 0;

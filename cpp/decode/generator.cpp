@@ -141,7 +141,8 @@ void Generator::start(Request& request, std::span<const int32_t> prompt,
   Sequence& sequence = target_.sequence(0);
   const auto length = static_cast<int32_t>(prompt.size());
   const int32_t cached = cached_prefix(prompt);
-  const int32_t draft_kv = std::min(cached, cached_.draft_kv);
+  const int32_t shift = drafter_ == nullptr ? 0 : drafter_->token_shift();
+  const int32_t draft_kv = std::min(std::max(0, cached - shift), cached_.draft_kv);
   sequence.begin(target_.stream(),
                  {.prompt = prompt,
                   .eos = eos,

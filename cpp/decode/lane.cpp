@@ -15,7 +15,10 @@ Lane::Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences,
   SPECRT_CHECK(!sequences_.empty() && sequences_.size() <= kMaxSegments, "a step serves 1 to ",
                kMaxSegments, " sequences, not ", sequences_.size());
   spans_ = backend().alloc(sizeof(StepSpan) * sequences_.size());  // zeros: no rows
-  for (size_t s = 0; s < sequences_.size(); ++s) caches_.push_back(model_.make_kv());
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    caches_.push_back(model_.make_kv());
+    features_.push_back(model_.make_features());
+  }
   if (options.clocking == StepClocking::on) clock_ = backend().alloc_shared(sizeof(StepClock));
 }
 
@@ -28,7 +31,11 @@ void Lane::enqueue_clock(const StepRows& rows, ClockEdge edge) {
 
 Segment Lane::segment(size_t s) const {
   const SequenceCells& sequence = sequences_[s]->cells();
-  return {.span = span(s), .tok = sequence.tok, .kv = caches_[s].data(), .cells = sequence.cells};
+  return {.span = span(s),
+          .tok = sequence.tok + model_.token_shift(),
+          .kv = caches_[s].data(),
+          .features = features_from_->features(s),
+          .cells = sequence.cells};
 }
 
 void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {
@@ -48,7 +55,8 @@ void Lane::enqueue_catch_up(int32_t positions) {
     backend().begin_catch_up(stream_, {.sequence = sequences_[s]->cells(),
                                        .span = span(s),
                                        .rows = rows,
-                                       .window = model_.context()});
+                                       .window = model_.context(),
+                                       .token_shift = model_.token_shift()});
   }
   enqueue_step(rows, positions, Head::none);
 }

@@ -31,6 +31,8 @@ class Lane {
   Sequence& sequence(size_t s) const { return *sequences_[s]; }
   // Rows that a step has for each sequence at most.
   int32_t most_rows() const { return kMaxStepRows / static_cast<int32_t>(sequences_.size()); }
+  // The features that it reads are those of `target`, which serves the same sequences.
+  void read_features_of(const Lane& target) { features_from_ = &target; }
   StepSpan* span(size_t s) const { return spans_.as<StepSpan>() + s; }
 
   // When its steps ran, those of prompts left out; null without a clock.
@@ -49,12 +51,15 @@ class Lane {
 
  private:
   Segment segment(size_t s) const;
+  std::byte* features(size_t s) const { return features_[s].data(); }
   void enqueue_clock(const StepRows& rows, ClockEdge edge);
 
   Model& model_;
   Stream& stream_;
   std::vector<Sequence*> sequences_;
   std::vector<Buffer> caches_;
+  std::vector<Buffer> features_;
+  const Lane* features_from_ = this;
   Buffer spans_;
   Buffer clock_;
   double least_step_ms_;

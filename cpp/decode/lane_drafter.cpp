@@ -13,7 +13,8 @@ void LaneDrafter::begin_draft(const DraftRequest& request, int32_t catch_up_rows
                                               .catch_up_rows = catch_up_rows,
                                               .order = request.order,
                                               .drafting = drafting,
-                                              .mask_token = lane_.model().mask_token()}});
+                                              .mask_token = lane_.model().mask_token(),
+                                              .token_shift = lane_.model().token_shift()}});
   }
 }
 

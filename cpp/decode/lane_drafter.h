@@ -14,6 +14,7 @@ class LaneDrafter : public Drafter {
   Backend& backend() const override { return lane_.backend(); }
   const StepClock* clock() const override { return lane_.clock(); }
   int32_t window() const override { return lane_.model().context(); }
+  int32_t token_shift() const override { return lane_.model().token_shift(); }
   int32_t catch_up_rows() const override { return lane_.most_rows(); }
   void enqueue_catch_up(int32_t positions) override { lane_.enqueue_catch_up(positions); }
 

@@ -13,4 +13,9 @@ namespace specrt {
 // generating. Throws an argument error for an unknown token, too many, or rows out of [1, 64].
 std::vector<float> read_logits(Lane& lane, std::span<const int32_t> tokens, int32_t rows);
 
+// The same of a drafter that reads features of `target`: the target is fed first. Mask tokens at
+// the end stand for tokens to be drafted. Row i comes from pair i - 1; row 0 has none and is 0.
+std::vector<float> read_pair_logits(Lane& target, Lane& drafter, std::span<const int32_t> tokens,
+                                    int32_t rows);
+
 }  // namespace specrt

@@ -6,7 +6,7 @@
 
 namespace specrt {
 
-class ParallelDrafter final : public LaneDrafter {
+class ParallelDrafter : public LaneDrafter {
  public:
   // The model of `lane` has a mask token; of its logits the first `vocab` are the target's tokens.
   ParallelDrafter(Lane& lane, int32_t vocab) : LaneDrafter(lane), vocab_(vocab) {}

@@ -172,7 +172,7 @@ void Sequence::reset(const Start& start) {
   const auto length = static_cast<int32_t>(start.prompt.size());
   limit_ = length + std::min(start.max_tokens, context_ - length);
   Cells& s = *host_.cells;
-  s.committed = length;
+  s.committed = length - start.masks;
   s.tail = 1;
   s.drafted = 0;
   s.appended = 0;

@@ -30,6 +30,7 @@ class Sequence {
     std::span<const int32_t> prompt = {};  // 1 .. context - 1 tokens
     std::span<const int32_t> eos = {};     // tokens that end the sequence, at most kMaxEos
     int32_t max_tokens = 1;                // the context ends a sequence earlier
+    int32_t masks = 0;                     // of the last tokens: they stand for tokens to draft
     int32_t draft_kv = 0;                  // prompt tokens that the drafter's KV cache holds
     uint64_t seed = 0;
   };

@@ -61,6 +61,8 @@ class Backend {
   virtual void linear(Stream& stream, const LinearArgs& args) = 0;
   virtual void rope_kv(Stream& stream, const RopeKvArgs& args) = 0;
   virtual void attention(Stream& stream, const AttentionArgs& args) = 0;
+  virtual void keep_features(Stream& stream, const KeepFeaturesArgs& args) = 0;
+  virtual void load_features(Stream& stream, const LoadFeaturesArgs& args) = 0;
   virtual void move_kv(Stream& stream, const MoveKvArgs& args) = 0;
 
   virtual void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) = 0;

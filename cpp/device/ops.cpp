@@ -79,6 +79,12 @@ void check_rope(const LinearArgs& args) {
   check_view("linear", "q", rope.q, rope.kv.dtype, rope.heads * e);
 }
 
+void check_features(const char* op, const FeatureRows& features, int32_t first, int32_t cols) {
+  SPECRT_CHECK(is_valid(features.dtype), op, ": features of an unknown dtype");
+  SPECRT_CHECK(cols >= 1 && first >= 0 && first <= features.cols - cols, op, ": columns [", first,
+               ", +", cols, ") of ", features.cols, " columns of features");
+}
+
 void check_logits(const char* op, const RowsView& logits, int32_t vocab, int32_t first_row) {
   check_view(op, "logits", logits, DType::f32, vocab);
   SPECRT_CHECK(vocab >= 1, op, ": empty vocabulary");
@@ -150,6 +156,19 @@ void check(const AttentionArgs& args) {
   const int64_t cols = static_cast<int64_t>(args.heads) * args.kv.head_dim;
   check_view("attention", "q", args.q, args.kv.dtype, cols);
   check_view("attention", "out", args.out, args.kv.dtype, cols);
+}
+
+void check(const KeepFeaturesArgs& args) {
+  check_rows("keep_features", args.rows);
+  check_view("keep_features", "x", args.x, DType::f32, args.x.cols);
+  check_features("keep_features", args.features, args.first, args.x.cols);
+}
+
+void check(const LoadFeaturesArgs& args) {
+  check_rows("load_features", args.rows);
+  const DType dtype = args.out.dtype == DType::f32 ? DType::f32 : args.features.dtype;
+  check_view("load_features", "out", args.out, dtype, args.out.cols);
+  check_features("load_features", args.features, args.first, args.out.cols);
 }
 
 void check(const MoveKvArgs& args) {

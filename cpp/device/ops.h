@@ -23,7 +23,10 @@ struct Segment {
   const StepSpan* span = nullptr;
   const Cell<int32_t>* tok = nullptr;  // row i feeds tok[base + depth]
   std::byte* kv = nullptr;             // this sequence's cache of the model, all layers
-  // How its tokens are chosen, for a head that prepares the choice; null: it does not.
+  // The target's hidden states of this sequence, FeatureRows; null: none are kept.
+  std::byte* features = nullptr;
+  // How its tokens are chosen, for a head that prepares the choice, and what is committed, for ops
+  // on features; null: the step has neither.
   const Cells* cells = nullptr;
   // Trees: row i sees the new rows whose bit is set in sees[i] (itself included, parents first) and
   // stands at position base + depth[i], but always in KV slot base + i. Null for a chain.
@@ -80,6 +83,18 @@ constexpr int64_t kv_key_bytes(const KvLayer& kv) {
 constexpr int64_t kv_value_bytes(const KvLayer& kv) {
   return static_cast<int64_t>(kv.kv_heads) * kv.slots * kv.head_dim *
          static_cast<int64_t>(size_of(kv.dtype));
+}
+
+// Hidden states of some of the target's layers side by side, a row for each KV slot, which a
+// drafter reads. What a rejected token left is written over before anything reads it.
+struct FeatureRows {
+  DType dtype = DType::f32;
+  int32_t cols = 0;
+  int32_t slots = 0;
+};
+
+constexpr int64_t feature_row_bytes(const FeatureRows& rows) {
+  return padded_row_bytes(rows.dtype, rows.cols);
 }
 
 // An RMS norm without a pass of its own, where the backend joins ops. What produces x also gives
@@ -198,6 +213,24 @@ struct AttentionArgs {
   Scratch scratch{};
 };
 
+// Rounds row i of x to columns [first, first + d) of the features in slot base + i. x (n,d) f32.
+struct KeepFeaturesArgs {
+  StepRows rows;
+  RowsView x;
+  FeatureRows features;
+  int32_t first = 0;
+};
+
+// out[i,:] = columns [first, first + d) of the features at the position of row i, or the mask where
+// there are none (has_features). mask (d,) f32, out (n,d) f32 or as the features are.
+struct LoadFeaturesArgs {
+  StepRows rows;
+  FeatureRows features;
+  int32_t first = 0;
+  const float* mask = nullptr;
+  RowsView out;
+};
+
 // Copies the keys and values of a tree's accepted path down to where a chain has them, in every
 // layer: slot base + path[d] to slot base + d for d < count, base from the span. path[d] ascends
 // and is at least d.
@@ -239,8 +272,9 @@ struct ProposeNgramArgs {
 struct BeginCatchUpArgs {
   SequenceCells sequence;
   StepSpan* span = nullptr;
-  int32_t rows = 0;    // fed at most
-  int32_t window = 0;  // as in DraftPlan
+  int32_t rows = 0;         // fed at most
+  int32_t window = 0;       // as in DraftPlan
+  int32_t token_shift = 0;  // as in DraftPlan
 };
 
 struct BeginDraftArgs {
@@ -320,6 +354,8 @@ void check(const RmsNormArgs& args);
 void check(const LinearArgs& args);
 void check(const RopeKvArgs& args);
 void check(const AttentionArgs& args);
+void check(const KeepFeaturesArgs& args);
+void check(const LoadFeaturesArgs& args);
 void check(const MoveKvArgs& args);
 void check(const PickDraftArgs& args);
 void check(const JudgeArgs& args);

@@ -34,8 +34,15 @@ struct DraftPlan {
   int32_t catch_up_rows = 0;  // F: rows of the first draft step
   DraftOrder order = DraftOrder::first;
   Drafting drafting = Drafting::one_by_one;
-  int32_t mask_token = 0;  // of drafts made at once
+  int32_t mask_token = 0;   // of drafts made at once
+  int32_t token_shift = 0;  // 1: the rows are pairs; position p reads feature p and token p + 1
 };
+
+// Whether the target has left its hidden states of `position`: those of all that is committed but
+// the last token. A pair without them takes the mask feature.
+SPECRT_HD inline bool has_features(const Cells& s, int32_t position) {
+  return position < s.committed - 1;
+}
 
 // What the host fixes for an n-gram lookup.
 struct NgramPlan {
@@ -92,9 +99,10 @@ SPECRT_HD inline void note_sure_drafts(const SequenceCells& sequence) {
 
 // Catch-up step of an autoregressive drafter: feeds tokens that its KV cache lacks, at most `rows`
 // and all but the last, which the first draft step needs. Nothing is proposed.
-SPECRT_HD inline void begin_catch_up(Cells& s, StepSpan& span, int32_t rows, int32_t window) {
+SPECRT_HD inline void begin_catch_up(Cells& s, StepSpan& span, int32_t rows, int32_t window,
+                                     int32_t token_shift) {
   const int32_t kv = s.draft_kv;
-  const int32_t end = min_i32(s.committed - 2 + s.tail, window);
+  const int32_t end = min_i32(s.committed - 2 + s.tail - token_shift, window);
   const int32_t fed = running(s) ? max_i32(0, min_i32(rows, end - kv)) : 0;
   span.base = kv;
   span.rows = fed;
@@ -107,12 +115,12 @@ SPECRT_HD inline void begin_catch_up(Cells& s, StepSpan& span, int32_t rows, int
 // that they stand for; the last token's row and theirs draft (ParallelSpec, arXiv 2410.05589). What
 // the KV cache holds of masks is written over by the next step.
 SPECRT_HD inline void place_masks(Cells& s, Cell<int32_t>* tok, StepSpan& span,
-                                  int32_t mask_token) {
+                                  const DraftPlan& plan) {
   const int32_t count = s.snap_count, begin = s.snap_begin;
   if (count == 0) return;
-  for (int32_t i = 0; i < count - 1; ++i) tok[begin + i] = mask_token;
+  for (int32_t i = 0; i < count - 1; ++i) tok[begin + i] = plan.mask_token;
   span.rows = span.rows + count - 1;
-  s.draft_end = begin;
+  s.draft_end = begin - plan.token_shift;
 }
 
 // First draft op: decides c, plans the drafter's KV length, and gives the span of the first step.
@@ -125,7 +133,8 @@ SPECRT_HD inline void begin_draft(Cells& s, Cell<int32_t>* tok, StepSpan& span,
     return;
   }
   const int32_t end = s.committed - 1 + s.tail, kv = s.draft_kv;
-  const int32_t need = end - kv;
+  const int32_t rows_end = end - plan.token_shift;  // behind the last row that can be fed as it is
+  const int32_t need = rows_end - kv;
   span.base = kv;
   if (plan.order == DraftOrder::after_ngram && s.drafted > 0) {
     span.rows = max_i32(0, min_i32(min_i32(need, plan.catch_up_rows), plan.window - kv));
@@ -133,16 +142,16 @@ SPECRT_HD inline void begin_draft(Cells& s, Cell<int32_t>* tok, StepSpan& span,
     return;
   }
   int32_t count =
-      min_i32(plan.capacity, min_i32(s.limit - end - plan.bonus_rows, plan.window - end + 1));
+      min_i32(plan.capacity, min_i32(s.limit - end - plan.bonus_rows, plan.window - rows_end + 1));
   count = max_i32(count, 0);
   const int32_t fed = count > 0 ? min_i32(need, plan.catch_up_rows) : 0;
   if (fed < need) count = 0;
   s.drafted = count;
-  s.draft_end = count > 0 ? end + count - 1 : kv + fed;
+  s.draft_end = count > 0 ? rows_end + count - 1 : kv + fed;
   s.snap_begin = end;
   s.snap_count = count;
   span.rows = fed;
-  if (plan.drafting == Drafting::at_once) place_masks(s, tok, span, plan.mask_token);
+  if (plan.drafting == Drafting::at_once) place_masks(s, tok, span, plan);
 }
 
 // Whether draft step `index` (from 0) proposes a token. Reads the snapshot only, because in an

@@ -14,7 +14,7 @@
 namespace specrt::format {
 
 inline constexpr char kMagic[8] = {'S', 'P', 'E', 'C', 'R', 'T', '\x1a', '\n'};
-inline constexpr uint32_t kFormatVersion = 2;
+inline constexpr uint32_t kFormatVersion = 3;
 inline constexpr uint32_t kCpuLayoutVersion = 1;   // packing of the x86 engines (view.h, panels16)
 inline constexpr uint32_t kCudaLayoutVersion = 1;  // packing of CUDA engines (view.h, tiles16x32)
 inline constexpr uint32_t kBackendCpu = 0;
@@ -54,7 +54,9 @@ struct FileHeader {
   int32_t eos[16];
   uint64_t text_bytes;   // of the token table behind meta (vocabulary.h); 0: none
   int32_t mask_token;    // of a drafter that fills masks, plus one; 0: none
-  uint8_t reserved[76];  // zero
+  int32_t feature_cols;  // of the hidden states that a target keeps and its drafter reads; 0: none
+  uint32_t feature_dtype;  // as dtype; 0 without features
+  uint8_t reserved[68];    // zero
 };
 static_assert(sizeof(FileHeader) == 240);
 
@@ -89,13 +91,15 @@ struct KvRecord {
 static_assert(sizeof(KvRecord) == 16);
 
 enum class OpKind : uint32_t {
-  embed = 0,        // out; tensor table
-  rope_angles = 1,  // out; tensor inv_freq (1, e/2) f32 row_major; real[0] = scaling
-  rms_norm = 2,     // in[0] x, out; tensor gain (1, d) f32 row_major; real[0] = eps
-  linear = 3,       // in[0] x, out; tensor packed weight; integer: epilogue (0 1 2), bias
-  rope_kv = 4,      // in[0] qkv, in[1] angles, out q; kv; integer: query heads, gains of queries
-                    // and keys; real[0] = eps of their norm
-  attention = 5,    // in[0] q, out; kv; integer[0] = query heads; real[0] = scale
+  embed = 0,          // out; tensor table
+  rope_angles = 1,    // out; tensor inv_freq (1, e/2) f32 row_major; real[0] = scaling
+  rms_norm = 2,       // in[0] x, out; tensor gain (1, d) f32 row_major; real[0] = eps
+  linear = 3,         // in[0] x, out; tensor packed weight; integer: epilogue (0 1 2), bias
+  rope_kv = 4,        // in[0] qkv, in[1] angles, out q; kv; integer: query heads, gains of queries
+                      // and keys; real[0] = eps of their norm
+  attention = 5,      // in[0] q, out; kv; integer[0] = query heads; real[0] = scale
+  keep_features = 6,  // in[0] x, no out; integer[0] = first column of the features; not in the head
+  load_features = 7,  // out; tensor mask (1, d) f32 row_major; integer[0] = first column
 };
 
 // Unused ids are kNone and unused numbers 0. A bias or gain among the integers is the id of a

@@ -18,6 +18,8 @@ std::shared_ptr<const Engine> packed_for(const Backend& backend,
 }
 
 constexpr const char* kSmallerModel = "free memory, or use a smaller model";
+constexpr const char* kSmallerContext =
+    "free memory, or build the bundle with a smaller --max-context";
 
 // What a model takes in all, so that an error shows what is large.
 std::string budget(const Engine& engine, const Backend& backend) {
@@ -26,8 +28,8 @@ std::string budget(const Engine& engine, const Backend& backend) {
                          scratch_bytes(plan, backend) + backend.pick_scratch(plan.header.vocab);
   const auto megabytes = [](size_t bytes) { return (bytes + 999'999) / 1'000'000; };
   return concat("the model needs ", megabytes(engine.file_bytes()), " MB for weights, ",
-                megabytes(static_cast<size_t>(kv_bytes(plan))), " MB for the KV cache, ",
-                megabytes(buffers), " MB for buffers");
+                megabytes(static_cast<size_t>(kv_bytes(plan) + feature_bytes(plan))),
+                " MB for the KV cache, ", megabytes(buffers), " MB for buffers");
 }
 
 // Runs `make`, which allocates; an error of it then says what for and what can be done.
@@ -80,9 +82,13 @@ void Model::enqueue_step(Stream& stream, const StepRows& rows, Head head) {
 }
 
 Buffer Model::make_kv() const {
-  return allocate("KV cache", *engine_, backend_,
-                  "free memory, or build the bundle with a smaller --max-context",
+  return allocate("KV cache", *engine_, backend_, kSmallerContext,
                   [&] { return backend_.alloc(static_cast<size_t>(kv_bytes(plan()))); });
+}
+
+Buffer Model::make_features() const {
+  return allocate("features", *engine_, backend_, kSmallerContext,
+                  [&] { return backend_.alloc(static_cast<size_t>(feature_bytes(plan()))); });
 }
 
 }  // namespace specrt

@@ -27,11 +27,16 @@ class Model {
   // Zeroed KV cache of one sequence.
   Buffer make_kv() const;
 
+  // Zeroed features of one sequence; nothing if the model keeps none.
+  Buffer make_features() const;
+
   const Plan& plan() const { return engine_->plan(); }
   Backend& backend() const { return backend_; }
   int32_t vocab() const { return plan().header.vocab; }
   // Token that stands for one to be drafted; -1: the model drafts one by one.
   int32_t mask_token() const { return plan().header.mask_token - 1; }
+  // 1: its rows are pairs of the target's features and the token behind them.
+  int32_t token_shift() const { return reads_features(plan()) ? 1 : 0; }
   int32_t context() const { return plan().header.context; }
 
  private:

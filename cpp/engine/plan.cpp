@@ -48,6 +48,17 @@ KvLayer kv_layer(const Plan& plan, int32_t id) {
   return layer;
 }
 
+FeatureRows feature_rows(const Plan& plan) {
+  return {.dtype = static_cast<DType>(plan.header.feature_dtype),
+          .cols = plan.header.feature_cols,
+          .slots = kv_slots(plan)};
+}
+
+bool has_op(const Plan& plan, OpKind kind) {
+  return std::any_of(plan.ops.begin(), plan.ops.end(),
+                     [&](const OpRecord& op) { return op.kind == kind; });
+}
+
 // Fills the Args of one op and hands them to `visitor`: the one place that knows what the fields of
 // an OpRecord mean, shared by validation and by running.
 template <typename Visitor>
@@ -105,6 +116,17 @@ void visit(const Plan& plan, const OpRecord& op, const PlanMemory& memory, const
                             .out = out(),
                             .scratch = memory.scratch});
       return;
+    case OpKind::keep_features:
+      visitor(KeepFeaturesArgs{
+          .rows = rows, .x = in(0), .features = feature_rows(plan), .first = op.integer[0]});
+      return;
+    case OpKind::load_features:
+      visitor(LoadFeaturesArgs{.rows = rows,
+                               .features = feature_rows(plan),
+                               .first = op.integer[0],
+                               .mask = floats(),
+                               .out = out()});
+      return;
   }
   fail("unknown op kind ", static_cast<uint32_t>(op.kind));
 }
@@ -113,6 +135,7 @@ struct Uses {
   int inputs;
   bool tensor;
   bool kv;
+  bool out = true;
 };
 
 Uses uses_of(OpKind kind) {
@@ -127,6 +150,10 @@ Uses uses_of(OpKind kind) {
       return {2, false, true};
     case OpKind::attention:
       return {1, false, true};
+    case OpKind::keep_features:
+      return {1, false, false, false};
+    case OpKind::load_features:
+      return {0, true, false};
   }
   fail("unknown op kind ", static_cast<uint32_t>(kind));
 }
@@ -159,14 +186,15 @@ void check_optional(const Plan& plan, int32_t number, int32_t cols) {
 void validate_op(const Plan& plan, const OpRecord& op) {
   const Uses uses = uses_of(op.kind);
   for (int i = 0; i < 2; ++i) check_id("input", op.in[i], plan.buffers.size(), i < uses.inputs);
-  check_id("output", op.out, plan.buffers.size(), true);
+  check_id("output", op.out, plan.buffers.size(), uses.out);
   check_id("tensor", op.tensor, plan.tensors.size(), uses.tensor);
   check_id("kv layer", op.kv, plan.kv.size(), uses.kv);
-  const int32_t out_cols = plan.buffers[static_cast<size_t>(op.out)].cols;
+  const int32_t out_cols = uses.out ? plan.buffers[static_cast<size_t>(op.out)].cols : 0;
   if (op.kind == OpKind::rms_norm) {
     check_vector(plan, op.tensor, plan.buffers[static_cast<size_t>(op.in[0])].cols);
   }
   if (op.kind == OpKind::rope_angles) check_vector(plan, op.tensor, out_cols / 2);
+  if (op.kind == OpKind::load_features) check_vector(plan, op.tensor, out_cols);
   if (op.kind == OpKind::linear) {
     SPECRT_CHECK(op.integer[0] >= 0 && op.integer[0] <= static_cast<int32_t>(Epilogue::swiglu),
                  "linear: unknown epilogue ", op.integer[0]);
@@ -246,6 +274,25 @@ void validate_header(const Plan& plan) {
                "the logits buffer is not f32 of the vocabulary's size");
 }
 
+// A target's features are rows of every step, so the head, which steps may leave out, keeps none.
+void validate_features(const Plan& plan) {
+  const format::FileHeader& header = plan.header;
+  SPECRT_CHECK(header.feature_cols >= 0 && header.feature_cols <= format::kMaxDim,
+               header.feature_cols, " columns of features");
+  SPECRT_CHECK(is_valid(static_cast<DType>(header.feature_dtype)), "unknown dtype ",
+               header.feature_dtype, " of features");
+  const bool keeps = keeps_features(plan), reads = reads_features(plan);
+  SPECRT_CHECK((keeps || reads) == (header.feature_cols > 0), "features of ", header.feature_cols,
+               " columns in an engine that ", keeps || reads ? "uses" : "does not use", " them");
+  SPECRT_CHECK(!keeps || !reads, "an engine that keeps features and reads those of another");
+  SPECRT_CHECK(!reads || header.mask_token > 0, "features are read without a mask token");
+  for (size_t i = 0; i < plan.ops.size(); ++i) {
+    SPECRT_CHECK(
+        plan.ops[i].kind != OpKind::keep_features || i < static_cast<size_t>(header.head_begin),
+        "engine op ", i, ": the head keeps features");
+  }
+}
+
 constexpr int64_t kMaxBytes = int64_t{1} << 46;
 
 template <typename Records, typename Check>
@@ -281,6 +328,15 @@ int64_t kv_bytes(const Plan& plan) {
   return last.value_offset + kv_value_bytes(last);
 }
 
+bool keeps_features(const Plan& plan) { return has_op(plan, OpKind::keep_features); }
+bool reads_features(const Plan& plan) { return has_op(plan, OpKind::load_features); }
+
+int64_t feature_bytes(const Plan& plan) {
+  if (!keeps_features(plan)) return 0;
+  const FeatureRows rows = feature_rows(plan);
+  return feature_row_bytes(rows) * rows.slots;
+}
+
 int64_t step_weight_bytes(const Plan& plan) {
   int64_t bytes = 0;
   for (const OpRecord& op : plan.ops) {
@@ -311,6 +367,7 @@ void validate(const Plan& plan) {
     kv_total += 8LL * record.kv_heads * record.head_dim * kv_slots(plan);
     SPECRT_CHECK(kv_total <= kMaxBytes, "a KV cache of ", kv_total, " bytes");
   });
+  validate_features(plan);
   each("op", plan.ops, [&](const OpRecord& op) { validate_op(plan, op); });
 }
 
@@ -357,6 +414,8 @@ struct Enqueue {
   void operator()(const LinearArgs& args) const { backend.linear(stream, args); }
   void operator()(const RopeKvArgs& args) const { backend.rope_kv(stream, args); }
   void operator()(const AttentionArgs& args) const { backend.attention(stream, args); }
+  void operator()(const KeepFeaturesArgs& args) const { backend.keep_features(stream, args); }
+  void operator()(const LoadFeaturesArgs& args) const { backend.load_features(stream, args); }
 };
 
 RowsView rows_at(std::byte* data, DType dtype, int32_t cols) {

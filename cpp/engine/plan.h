@@ -32,6 +32,13 @@ int32_t kv_slots(const Plan& plan);
 // Bytes of one sequence's KV cache, all layers.
 int64_t kv_bytes(const Plan& plan);
 
+// Whether it is a target that keeps hidden states, or a drafter that reads them.
+bool keeps_features(const Plan& plan);
+bool reads_features(const Plan& plan);
+
+// Bytes of the features that a target keeps of one sequence.
+int64_t feature_bytes(const Plan& plan);
+
 // Bytes of weights that one step reads, its head included; embedding rows and biases are not.
 int64_t step_weight_bytes(const Plan& plan);
 

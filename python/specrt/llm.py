@@ -13,7 +13,7 @@ from specrt import _core
 from specrt.bundle import Bundle, open_bundle
 from specrt.conversation import Conversation, conversations_of
 from specrt.curves import mismatch
-from specrt.methods import RULES, MethodChoice, Pace, choose_method
+from specrt.methods import AT_ONCE, RULES, MethodChoice, Pace, choose_method
 from specrt.outputs import RequestOutput, StreamChunk, output_of
 from specrt.running import RUNNING
 from specrt.sampling_params import SamplingParams
@@ -31,8 +31,9 @@ class LLM:
             followed the same tokens before) or "ngram+speculative" (the draft model where that
             finds nothing); "pearl" drafts with the draft model while the target verifies the draft
             before, "pearl:ngram" and "pearl:ngram+speculative" do so with those. "parallel" and
-            "pearl:parallel" draft with a model that fills masks, all tokens in one step. The output
-            is the same with each.
+            "pearl:parallel" draft with a model that fills masks, all tokens in one step;
+            "parallel-eagle" with one that reads hidden states of the target besides (P-EAGLE). The
+            output is the same with each.
         num_speculative_tokens: tokens drafted in every round, 1 to 63; None drafts as many as
             should pay, by the bundle's step times and by how the last drafts held, down to none.
         speculative_config: the two arguments above as vLLM spells them, for example
@@ -300,14 +301,14 @@ def _step_costs(bundle: Bundle, choice: MethodChoice, pace: Pace | None) -> _cor
         return _core.StepCosts()
     if pace is not None:
         draft_points = [(1, pace.draft_ms)] if choice.drafter is not None else []
-        return _core.StepCosts([(1, pace.target_ms)], draft_points, choice.drafter == "parallel")
+        return _core.StepCosts([(1, pace.target_ms)], draft_points, choice.drafter in AT_ONCE)
     if bundle.curves is None:
         return _core.StepCosts()
     from specrt.eval.step_costs import step_curves
 
     curves = step_curves(bundle.curves, overlapped=choice.overlaps)
     draft = curves[choice.drafter].points if choice.drafter in curves else ()
-    at_once = choice.drafter == "parallel"
+    at_once = choice.drafter in AT_ONCE
     return _core.StepCosts(list(curves["target"].points), list(draft), at_once)
 
 

@@ -15,6 +15,7 @@ METHODS = (
     "ngram",
     "ngram+speculative",
     "parallel",
+    "parallel-eagle",
     _PEARL,
     f"{_PEARL}:ngram",
     f"{_PEARL}:ngram+speculative",
@@ -40,12 +41,21 @@ _DRAFTER_OF = {
     "ngram+speculative": "draft",
     _PEARL: "draft",
     "parallel": "parallel",
+    "parallel-eagle": "parallel-eagle",
 }
 _OPTION_OF = {
     "draft": "--draft MODEL",
     "parallel": "--draft MODEL, a model that fills masks (specrt train parallel)",
+    "parallel-eagle": "--draft MODEL, a P-EAGLE drafter of this target",
 }
-_MISSING = {"draft": "draft model", "parallel": "parallel drafter"}
+_MISSING = {
+    "draft": "draft model",
+    "parallel": "parallel drafter",
+    "parallel-eagle": "P-EAGLE drafter",
+}
+
+# Engines that make all tokens of a draft in one step.
+AT_ONCE = ("parallel", "parallel-eagle")
 
 # Drafting with a lookup takes no time that could be hidden behind a step.
 _NEVER_FASTEST = (f"{_PEARL}:ngram", f"{_PEARL}:ngram+speculative")
@@ -190,6 +200,11 @@ def _request(
     elif num_speculative_tokens is not None:
         _tokens(num_speculative_tokens)
     method = _ALIASES.get(method, method)
+    if method == f"{_PEARL}:parallel-eagle":
+        raise ValueError(
+            f"{method} is not possible: a P-EAGLE drafter reads hidden states of tokens that the "
+            "target has verified, and pearl drafts before it has; use parallel-eagle"
+        )
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if lookup is not None and "ngram" not in method:

@@ -13,6 +13,7 @@
 #include "cpu/cpu_backend.h"
 #include "decode/generator.h"
 #include "decode/model_drafter.h"
+#include "decode/parallel_eagle_drafter.h"
 #include "tiny_engine.h"
 
 namespace {
@@ -161,6 +162,11 @@ void damage(Random& random, File& file) {
   }
 }
 
+// What runs beside an engine with features.
+struct Partners {
+  std::shared_ptr<const Engine> target, eagle;
+};
+
 struct Counts {
   size_t refused = 0, too_large = 0, run = 0, failed = 0;
 };
@@ -180,16 +186,31 @@ SamplingParams random_params(Random& random) {
   return params;
 }
 
-// Rows of a prompt, in chunks, and a few rounds, with the engine as its own drafter.
-void run_engine(Random& random, std::shared_ptr<const Engine> engine, Backend& backend,
-                Stream& stream) {
-  const int32_t context = engine->plan().header.context, vocab = engine->plan().header.vocab;
+std::unique_ptr<Drafter> drafter_of(Lane& draft, const Lane& target) {
+  if (reads_features(draft.model().plan())) {
+    return std::make_unique<ParallelEagleDrafter>(draft, target);
+  }
+  return std::make_unique<ModelDrafter>(draft);
+}
+
+// Rows of a prompt, in chunks, and a few rounds. An engine is its own drafter, unless it keeps
+// features or reads them: then an undamaged one is its partner.
+void run_engine(Random& random, std::shared_ptr<const Engine> engine, const Partners& partners,
+                Backend& backend, Stream& stream) {
+  const std::shared_ptr<const Engine> large =
+      reads_features(engine->plan()) ? partners.target : engine;
+  const std::shared_ptr<const Engine> small =
+      keeps_features(engine->plan()) ? partners.eagle : engine;
+  const int32_t context = large->plan().header.context, vocab = large->plan().header.vocab;
   Sequence sequence(backend, context, kMaxRunAhead + 2);
-  Model target(engine, backend), draft(engine, backend);
+  Model target(large, backend), draft(small, backend);
   Lane target_lane(target, stream, {&sequence}), draft_lane(draft, stream, {&sequence});
-  ModelDrafter drafter(draft_lane);
-  Generator generator(target_lane, &drafter,
-                      {.draft_tokens = static_cast<int32_t>(below(random, 64)), .run_ahead = 1});
+  SPECRT_CHECK(draft.vocab() == vocab, "as in an LLM");
+  const std::unique_ptr<Drafter> drafter = drafter_of(draft_lane, target_lane);
+  const size_t lengths = draft.token_shift() > 0 ? kMaxStepRows / 2 + 1 : kMaxStepRows;
+  Generator generator(
+      target_lane, drafter.get(),
+      {.draft_tokens = static_cast<int32_t>(below(random, lengths)), .run_ahead = 1});
   std::vector<int32_t> prompt(1 + below(random, static_cast<size_t>(std::min(context - 1, 80))));
   for (int32_t& token : prompt)
     token = static_cast<int32_t>(below(random, static_cast<size_t>(vocab)));
@@ -202,7 +223,8 @@ void run_engine(Random& random, std::shared_ptr<const Engine> engine, Backend& b
   }
 }
 
-void try_file(Random& random, const File& file, Backend& backend, Stream& stream, Counts& counts) {
+void try_file(Random& random, const File& file, const Partners& partners, Backend& backend,
+              Stream& stream, Counts& counts) {
   std::shared_ptr<const Engine> engine;
   try {
     const auto exact = std::make_unique<std::byte[]>(file.size());
@@ -217,12 +239,12 @@ void try_file(Random& random, const File& file, Backend& backend, Stream& stream
     return;
   }
   const Plan& plan = engine->plan();
-  if (arena_row_bytes(plan) * kMaxStepRows + kv_bytes(plan) > kRunBytes) {
+  if (arena_row_bytes(plan) * kMaxStepRows + kv_bytes(plan) + feature_bytes(plan) > kRunBytes) {
     ++counts.too_large;
     return;
   }
   try {
-    run_engine(random, engine, backend, stream);
+    run_engine(random, engine, partners, backend, stream);
     ++counts.run;
   } catch (const Error&) {
     ++counts.failed;
@@ -230,18 +252,20 @@ void try_file(Random& random, const File& file, Backend& backend, Stream& stream
 }
 
 int fuzz(size_t iterations, uint64_t seed) {
-  const File good[] = {tiny_engine(DType::bf16, 1).bytes(), tiny_engine(DType::f32, 1).bytes()};
+  const File good[] = {tiny_engine(DType::bf16, 1).bytes(), tiny_engine(DType::f32, 1).bytes(),
+                       tiny_target(DType::f32, 1).bytes(), tiny_eagle(DType::f32, 1).bytes()};
+  const Partners partners{open_engine(good[2]), open_engine(good[3])};
   const auto backend = make_cpu_backend({.threads = 1});
   const auto stream = backend->make_stream({});
   Counts counts;
   for (size_t i = 0; i < iterations; ++i) {
     Random random(seed * 1'000'003 + i);  // so that one iteration can be run alone
-    File file = good[below(random, 2)];
-    if (i > 0) damage(random, file);
+    File file = good[i < std::size(good) ? i : below(random, std::size(good))];
+    if (i >= std::size(good)) damage(random, file);
     seal(file);
-    try_file(random, file, *backend, *stream, counts);
-    if (i == 0 && counts.run != 1) {
-      std::fprintf(stderr, "the engine does not run undamaged\n");
+    try_file(random, file, partners, *backend, *stream, counts);
+    if (i < std::size(good) && counts.run != i + 1) {
+      std::fprintf(stderr, "engine %zu does not run undamaged\n", i);
       return 1;
     }
   }

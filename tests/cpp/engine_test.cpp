@@ -120,7 +120,7 @@ TEST_CASE("every damaged byte of header and tables is noticed") {
 TEST_CASE("a foreign or other-version file is refused with what to do") {
   CHECK_EQ(header_refusal([](FileHeader& h) { h.magic[0] = 'X'; }), "it is not a specrt engine");
   CHECK_EQ(header_refusal([](FileHeader& h) { h.format_version = 99; }),
-           "format version 99 where this specrt reads 2; rebuild the bundle with `specrt build`");
+           "format version 99 where this specrt reads 3; rebuild the bundle with `specrt build`");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.backend = 2; }), "specrt build --backend cpu");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.layout_version = 9; }), "layout 9");
 }
@@ -210,8 +210,8 @@ std::string op_refusal(size_t index, const std::function<void(format::OpRecord&)
 }
 
 TEST_CASE("ops that name what does not exist are refused") {
-  CHECK_SAYS(op_refusal(0, [](auto& op) { op.kind = static_cast<format::OpKind>(6); }),
-             "op 0: unknown op kind 6");
+  CHECK_SAYS(op_refusal(0, [](auto& op) { op.kind = static_cast<format::OpKind>(8); }),
+             "op 0: unknown op kind 8");
   CHECK_SAYS(op_refusal(0, [](auto& op) { op.out = 8; }), "op 0: output 8 of 8");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.out = -1; }), "op 2: output -1 of 8");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.in[0] = -7; }), "op 2: input -7 of 8");
@@ -261,6 +261,51 @@ TEST_CASE("biases and gains that do not exist or do not fit are refused") {
       CHECK_SAYS(says(2), "tensor 1 must be one f32 row of " + cols);  // four frequencies
     }
   }
+}
+
+// Ops of the target: 2 and 11 keep features. Of the drafter: 2 loads them, 3 multiplies them.
+std::string feature_refusal(EngineImage image, const std::function<void(EngineImage&)>& change) {
+  change(image);
+  return refusal(image.bytes());
+}
+
+TEST_CASE("features that do not fit are refused") {
+  const auto target = [](const std::function<void(EngineImage&)>& change) {
+    return feature_refusal(tiny_target(DType::bf16, 1), change);
+  };
+  CHECK_EQ(target([](auto&) {}), "(accepted)");
+  CHECK_SAYS(target([](auto& e) { e.header.feature_cols = 0; }), "features of 0 columns");
+  CHECK_SAYS(target([](auto& e) { e.header.feature_cols = -48; }), "-48 columns of features");
+  CHECK_SAYS(target([](auto& e) { e.header.feature_cols = 47; }),
+             "op 11: keep_features: columns [24, +24) of 47");
+  CHECK_SAYS(target([](auto& e) { e.header.feature_dtype = 2; }), "unknown dtype 2 of features");
+  CHECK_SAYS(target([](auto& e) { e.ops[2].integer[0] = -1; }), "columns [-1, +24)");
+  CHECK_SAYS(target([](auto& e) { e.ops[2].integer[0] = 2147483647; }),
+             "columns [2147483647, +24)");
+  CHECK_SAYS(target([](auto& e) { e.ops[2].out = 0; }), "op 2: unused output is 0");
+  CHECK_SAYS(target([](auto& e) { e.ops[2].in[0] = 1; }), "keep_features: x must be f32");
+  CHECK_SAYS(target([](auto& e) { e.header.head_begin = 11; }),
+             "engine op 11: the head keeps features");
+}
+
+TEST_CASE("a drafter whose features do not fit is refused") {
+  const auto drafter = [](const std::function<void(EngineImage&)>& change) {
+    return feature_refusal(tiny_eagle(DType::bf16, 1), change);
+  };
+  CHECK_EQ(drafter([](auto&) {}), "(accepted)");
+  CHECK_SAYS(drafter([](auto& e) { e.header.feature_cols = 47; }),
+             "op 2: load_features: columns [0, +48) of 47");
+  CHECK_SAYS(drafter([](auto& e) { e.header.feature_dtype = 0; }),
+             "load_features: out must be f32, not bf16");
+  CHECK_SAYS(drafter([](auto& e) { e.header.mask_token = 0; }), "read without a mask token");
+  CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = 1; }), "must be one f32 row of 48");
+  CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = -1; }), "op 2: tensor -1 of");
+  CHECK_SAYS(
+      drafter([](auto& e) { e.add_op(format::OpKind::keep_features, format::kNone).in[0] = 0; }),
+      "keeps features and reads those of another");
+  CHECK_SAYS(
+      feature_refusal(tiny_engine(DType::bf16, 1), [](auto& e) { e.header.feature_cols = 24; }),
+      "features of 24 columns in an engine that does not use them");
 }
 
 TEST_CASE("a file that cannot be opened is named") {

@@ -136,6 +136,14 @@ void ScriptedBackend::rope_angles(Stream&, const RopeAnglesArgs&) {
   fail("a table model has no rope_angles");
 }
 
+void ScriptedBackend::keep_features(Stream&, const KeepFeaturesArgs&) {
+  fail("a table model has no features");
+}
+
+void ScriptedBackend::load_features(Stream&, const LoadFeaturesArgs&) {
+  fail("a table model has no features");
+}
+
 void ScriptedBackend::move_kv(Stream&, const MoveKvArgs&) { fail("the tests have no trees"); }
 
 void ScriptedBackend::copy_to_device(Stream& stream, const CopyToDeviceArgs& args) {
@@ -279,7 +287,7 @@ void ScriptedBackend::run(const BeginCatchUpArgs& args) {
   draft_spans_[&s] = args.span;
   const int32_t kv = peek(s.draft_kv), end = peek(s.committed) - 1 + peek(s.tail);
   check_cache("drafter before it catches up", args.span, args.sequence.tok, kv);
-  specrt::begin_catch_up(s, *args.span, args.rows, args.window);
+  specrt::begin_catch_up(s, *args.span, args.rows, args.window, args.token_shift);
   const int32_t fed = peek(args.span->rows);
   require(fed >= 0 && fed <= args.rows && kv + fed == peek(s.draft_kv), "a step of ", fed,
           " rows behind ", kv, " made D ", peek(s.draft_kv));

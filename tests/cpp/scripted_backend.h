@@ -59,6 +59,8 @@ class ScriptedBackend final : public Backend {
   void linear(Stream& stream, const LinearArgs& args) override;
   void rope_kv(Stream& stream, const RopeKvArgs& args) override;
   void attention(Stream& stream, const AttentionArgs& args) override;
+  void keep_features(Stream& stream, const KeepFeaturesArgs& args) override;
+  void load_features(Stream& stream, const LoadFeaturesArgs& args) override;
   void move_kv(Stream& stream, const MoveKvArgs& args) override;
   size_t attention_scratch(const AttentionArgs&) const override { return 0; }
   size_t pick_scratch(int32_t) const override { return 0; }

@@ -11,6 +11,7 @@ using format::OpKind;
 
 constexpr int32_t kVocab = 40, kContext = 96, kWindow = 13;
 constexpr int32_t kDim = 24, kHeads = 4, kKvHeads = 2, kHeadDim = 8, kFfn = 32;
+constexpr int32_t kMaskToken = 1;
 
 struct Writer {
   Writer(DType weights, uint64_t seed) : dtype(weights), random(seed) {}
@@ -76,6 +77,17 @@ struct Writer {
     linear(ffn, x, kDim, kFfn, Epilogue::add);
   }
 
+  void keep(int32_t first) {
+    op(OpKind::keep_features, x, format::kNone, format::kNone).integer[0] = first;
+  }
+
+  // Adds a product of the features to the residual.
+  void load() {
+    const int32_t features = image.add_buffer(dtype, 2 * kDim);
+    op(OpKind::load_features, format::kNone, features, vector(2 * kDim, 0.5f, -0.9f));
+    linear(features, x, kDim, 2 * kDim, Epilogue::add);
+  }
+
   DType dtype;
   std::mt19937_64 random;
   std::uniform_real_distribution<float> spread{-0.4f, 0.4f};
@@ -102,9 +114,9 @@ std::vector<std::byte> letters(int32_t vocab) {
   return table;
 }
 
-}  // namespace
+enum class Features { none, keep, load };
 
-EngineImage tiny_engine(DType dtype, uint64_t seed) {
+EngineImage decoder(DType dtype, uint64_t seed, Features features) {
   Writer writer(dtype, seed);
   EngineImage& image = writer.image;
   image.header.vocab = kVocab;
@@ -120,12 +132,29 @@ EngineImage tiny_engine(DType dtype, uint64_t seed) {
       .op(OpKind::rope_angles, format::kNone, writer.angles,
           writer.vector(kHeadDim / 2, 1.0f, 0.1f))
       .real[0] = 1.0f;
-  writer.layer(0);
-  writer.layer(kWindow);
+  if (features != Features::none) {
+    image.header.feature_cols = 2 * kDim;
+    image.header.feature_dtype = static_cast<uint32_t>(dtype);
+  }
+  if (features == Features::load) {
+    image.header.context = kContext - 1;
+    image.header.mask_token = 1 + kMaskToken;
+    writer.load();
+  }
+  for (const int32_t layer : {0, 1}) {
+    if (features == Features::keep) writer.keep(layer * kDim);
+    writer.layer(layer == 0 ? 0 : kWindow);
+  }
   image.header.head_begin = static_cast<int32_t>(image.ops.size());
   writer.norm(writer.x, writer.xn);
   writer.linear(writer.xn, writer.logits, kVocab, kDim, Epilogue::store);
   return std::move(writer.image);
 }
+
+}  // namespace
+
+EngineImage tiny_engine(DType dtype, uint64_t seed) { return decoder(dtype, seed, Features::none); }
+EngineImage tiny_target(DType dtype, uint64_t seed) { return decoder(dtype, seed, Features::keep); }
+EngineImage tiny_eagle(DType dtype, uint64_t seed) { return decoder(dtype, seed, Features::load); }
 
 }  // namespace specrt::testing

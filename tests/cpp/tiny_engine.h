@@ -8,4 +8,8 @@ namespace specrt::testing {
 
 EngineImage tiny_engine(DType dtype, uint64_t seed);
 
+// One that keeps the residual before each layer, and a drafter that reads them; token 1 masks.
+EngineImage tiny_target(DType dtype, uint64_t seed);
+EngineImage tiny_eagle(DType dtype, uint64_t seed);
+
 }  // namespace specrt::testing

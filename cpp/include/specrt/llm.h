@@ -62,7 +62,8 @@ class LLM {
   std::vector<double> time_steps(EngineRole role, int32_t rows, int32_t cached, int32_t repeats);
 
   // Logits (tokens, vocabulary of the engine) of given tokens, fed in steps of `rows`; row i is for
-  // token i + 1.
+  // token i + 1. A drafter that reads hidden states of the target has none for row 0, which is 0;
+  // its mask tokens at the end stand for tokens that it drafts.
   std::vector<float> logits(EngineRole role, std::span<const int32_t> tokens, int32_t rows = 64);
 
   int32_t vocab() const;

@@ -3,14 +3,14 @@
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from specrt._core import Error
-from specrt.build.architectures import GRAPHS
+from specrt.build.architectures import graph_of
 from specrt.build.bundle import (
     FORMAT,
     FORMAT_VERSION,
@@ -28,6 +28,7 @@ from specrt.build.hf import read_config
 from specrt.build.lower import Lowered, lower
 from specrt.build.passes import fuse
 from specrt.build.source import Source, find_model
+from specrt.build.speculators import is_speculator, open_drafter, read_drafter
 from specrt.build.staging import staged
 from specrt.build.tiles import tiled
 from specrt.build.token_text import token_table
@@ -41,10 +42,12 @@ from specrt.build.tokenizer import (
 DTYPES = tuple(dtype.value for dtype in DType)
 TARGET_FILE = "target.engine"
 DRAFTER_FOLDER = "drafters"
-# A drafter that fills masks drafts all tokens at once; any other model one by one.
+# A drafter that fills masks drafts all tokens at once, on its own or from what the target computed;
+# any other model one by one.
 DRAFT_NAME = "draft"
 PARALLEL_NAME = "parallel"
-_METHODS = {DRAFT_NAME: "speculative", PARALLEL_NAME: "parallel"}
+EAGLE_NAME = "parallel-eagle"
+_METHODS = {DRAFT_NAME: "speculative", PARALLEL_NAME: "parallel", EAGLE_NAME: "parallel-eagle"}
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class _Model:
     @property
     def drafter_name(self) -> str:
         """Its name among the drafters of a bundle, if it is one."""
+        if self.config.eagle is not None:
+            return EAGLE_NAME
         return DRAFT_NAME if self.config.mask_token is None else PARALLEL_NAME
 
     @property
@@ -121,13 +126,37 @@ def _read_model(source: Source, options: _Options) -> _Model:
     config = read_config(source.folder, options.max_context)
     checkpoint = open_checkpoint(source.folder)
     dtype = DType(options.dtype) if options.dtype else checkpoint.default_dtype()
-    graph = fuse(GRAPHS[config.architecture](config, dtype))
-    if options.backend == "cuda":
+    return _plan(source, config, checkpoint, dtype, options.backend)
+
+
+def _read_eagle(source: Source, target: _Model, options: _Options) -> _Model:
+    """Plan a drafter that reads the target's hidden states, in the target's dtype."""
+    config = read_drafter(source.folder, target.config, options.max_context)
+    checkpoint = open_drafter(source.folder, target.checkpoint, tied=target.config.tied)
+    return _plan(source, config, checkpoint, target.lowered.plan.dtype, options.backend)
+
+
+def _keeping(target: _Model, drafts: Sequence[_Model]) -> _Model:
+    """The target, planned to keep the hidden states that one of its drafters reads."""
+    for draft in drafts:
+        if draft.config.eagle is not None:
+            config = replace(target.config, kept_layers=draft.config.eagle.layers)
+            plan = target.lowered.plan
+            return _plan(target.source, config, target.checkpoint, plan.dtype, plan.backend)
+    return target
+
+
+def _plan(
+    source: Source, config: ModelConfig, checkpoint: Checkpoint, dtype: DType, backend: str
+) -> _Model:
+    """Plan a model and check its tensors and tokenizer. Raises BuildError."""
+    graph = fuse(graph_of(config, dtype))
+    if backend == "cuda":
         graph = tiled(graph, config, dtype)
     checkpoint.check(_parameters(graph))
     vocabulary = read_vocabulary(source.folder, config.vocab)
     table = token_table(source.folder / TOKENIZER, config.vocab) if vocabulary else b""
-    lowered = lower(graph, config, dtype, options.backend, table)
+    lowered = lower(graph, config, dtype, backend, table)
     hashes = source_hashes(checkpoint)
     return _Model(source, config, checkpoint, lowered, vocabulary, hashes)
 
@@ -212,13 +241,18 @@ def _read_drafters(
     """Plan drafters, one of each kind. Raises BuildError."""
     drafts: dict[str, _Model] = {}
     for model in models:
-        draft = _read_model(find_model(model, progress=progress), options)
+        source = find_model(model, progress=progress)
+        if is_speculator(source.folder):
+            draft = _read_eagle(source, target, options)
+        else:
+            draft = _read_model(source, options)
         _check_draft(target, draft)
         other = drafts.setdefault(draft.drafter_name, draft)
         if other is not draft:
             raise BuildError(
                 f"the drafts {other.source.model!r} and {draft.source.model!r} are of one kind; a "
-                "bundle has one model that drafts token by token and one that fills masks"
+                "bundle has one model that drafts token by token, one that fills masks, and one "
+                "that fills them from what the target computed"
             )
     return list(drafts.values())
 
@@ -250,7 +284,8 @@ def build(
     """Compile a model, and draft models if given, into a bundle at `out`; return its path.
 
     `model` and `draft` are local Hugging Face folders (safetensors) or hub ids; of drafts there may
-    be one that drafts token by token and one that fills masks (its config has `pard_token`).
+    be one that drafts token by token, one that fills masks (its config has `pard_token`), and one
+    that fills them from the target's hidden states (a P-EAGLE folder of vLLM's speculators).
     `backend` is "cpu" or "cuda", which takes bf16 alone. `dtype` is "bf16" or "f32"; None means
     bf16 unless the checkpoint is f32. `max_context` limits the positions of a sequence below what
     the model allows. `tune` measures step times on this machine, which
@@ -270,6 +305,7 @@ def build(
         )
     named = () if draft is None else (draft,) if isinstance(draft, str | os.PathLike) else draft
     drafts = _read_drafters(target, named, options, progress=progress)
+    target = _keeping(target, drafts)
     command = options.command(os.fspath(model), [os.fspath(each) for each in named], os.fspath(out))
     with staged(place, sum(each.engine_bytes for each in (target, *drafts))) as folder:
         _write_bundle(folder, target, drafts, command, progress=progress)

@@ -1,7 +1,7 @@
 """A model's safetensors files as one table of tensors, checked against what a graph needs."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,11 @@ class Checkpoint:
     folder: Path
     tensors: Mapping[str, StoredTensor]
     files: tuple[str, ...]
+    names: Callable[[str], str] = tensor_name  # stored name of specrt's parameter
 
     def tensor(self, parameter: Parameter) -> StoredTensor:
         """Where a parameter is stored. Raises BuildError if it is missing or misshapen."""
-        name = tensor_name(parameter.name)
+        name = self.names(parameter.name)
         stored = self.tensors.get(name)
         if stored is None:
             raise BuildError(f"{self.folder}: tensor {name!r} is missing")
@@ -51,7 +52,7 @@ class Checkpoint:
         """Raise BuildError unless the checkpoint has exactly `parameters`."""
         used = {self.tensor(parameter).name for parameter in parameters}
         extra = unused_tensors(self.tensors, used)
-        head, table = tensor_name("head"), tensor_name("embed")
+        head, table = self.names("head"), self.names("embed")
         if head in extra and _same_bytes(self.tensors[head], self.tensors[table]):
             extra.remove(head)
         if head in extra:

@@ -1,6 +1,7 @@
 """What a model is, in specrt's own words: the input of every architecture."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 MAX_VOCAB = 1 << 22  # these limits are those of cpp/engine/format.h and cpp/device/ops.h
 MIN_CONTEXT = 2
@@ -30,6 +31,26 @@ class Rope:
     scaling: Llama3Scaling | None
 
 
+class InputNorm(Enum):
+    """What a drafter normalises of the hidden states that it reads."""
+
+    NONE = "none"
+    ALL = "all"  # side by side, as one row
+    EACH = "each"  # each layer's by itself
+
+
+@dataclass(frozen=True)
+class Eagle:
+    """What makes a decoder a drafter that reads hidden states of its target.
+
+    A layer stands for the residual before it, the number of layers for that behind the last.
+    """
+
+    layers: tuple[int, ...]  # of the target
+    norm_before_residual: bool  # the first layer's residual begins behind the norm of its input
+    input_norm: InputNorm
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A decoder-only transformer. Sizes in elements."""
@@ -48,4 +69,6 @@ class ModelConfig:
     rope: Rope
     eos: tuple[int, ...]
     mask_token: int | None = None  # stands for a token to be drafted, in a drafter that fills masks
+    eagle: Eagle | None = None  # of a drafter that reads features
+    kept_layers: tuple[int, ...] = ()  # of a target with such a drafter: its Eagle.layers
     windows: tuple[int, ...] = ()  # positions that a row of each layer sees, 0: all; (): no windows

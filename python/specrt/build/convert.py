@@ -28,7 +28,10 @@ def _rows(
 ) -> NDArray[Any]:
     """Rows [begin, end) of a parameter as `dtype`. Raises BuildError if they are not finite."""
     stored = checkpoint.tensor(parameter)
-    values = converted(stored.read_rows(begin, end), dtype)
+    rows = stored.read_rows(begin, end)
+    if parameter.columns:
+        rows = np.ascontiguousarray(rows[:, slice(*parameter.columns)])
+    values = converted(rows, dtype)
     if not all_finite(values):
         raise BuildError(
             f"{stored.file}: tensor {stored.name!r} holds NaN, infinity, or values too large for "

@@ -22,12 +22,21 @@ from specrt.build.graph import DType, Layout, packed_bytes
 from specrt.build.json_file import parse_json
 
 MAGIC = b"SPECRT\x1a\n"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 BACKENDS = ("cpu", "cuda")  # by code
 LAYOUT_VERSIONS = {"cpu": 1, "cuda": 1}
 DTYPES = (DType.F32, DType.BF16)
 LAYOUTS = (Layout.ROW_MAJOR, Layout.PANELS16, Layout.TILES16X32)
-OP_KINDS = ("embed", "rope_angles", "rms_norm", "linear", "rope_kv", "attention")
+OP_KINDS = (
+    "embed",
+    "rope_angles",
+    "rms_norm",
+    "linear",
+    "rope_kv",
+    "attention",
+    "keep_features",
+    "load_features",
+)
 NONE = -1
 EOS_SLOTS = 16
 WEIGHTS_ALIGNMENT = 4096
@@ -36,7 +45,7 @@ MAX_META = 64 << 20
 MAX_TEXT = 256 << 20
 MAX_COUNTS = (65536, 4096, 1024, 65536)  # tensors, buffers, caches, ops
 
-_HEADER = struct.Struct("<8sIIQQQIIIii4Iiii16iQi76x")
+_HEADER = struct.Struct("<8sIIQQQIIIii4Iiii16iQiiI68x")
 _HEADER_CRC_AT = 12
 _TENSOR = struct.Struct("<QQIIiiiI")
 _BUFFER = struct.Struct("<QIi")
@@ -109,6 +118,7 @@ class Plan:
     head_begin: int
     token_table: bytes = b""  # see token_text.py
     mask_token: int | None = None  # of a drafter that fills masks
+    feature_cols: int = 0  # hidden states of a target for its drafter, stored in `dtype`; 0: none
 
 
 @dataclass(frozen=True)
@@ -173,6 +183,7 @@ def _header(plan: Plan, meta: bytes) -> bytes:
             *(backend, LAYOUT_VERSIONS[plan.backend], dtype, plan.vocab, plan.context, *counts),
             *(plan.logits_buffer, plan.head_begin, len(plan.eos), *eos, len(plan.token_table)),
             0 if plan.mask_token is None else plan.mask_token + 1,
+            *(plan.feature_cols, dtype if plan.feature_cols else 0),
         )
     )
     for t, offset in zip(plan.tensors, offsets, strict=True):
@@ -235,8 +246,8 @@ def _parse(path: Path, data: bytes, fields: tuple[Any, ...]) -> EngineHeader:
     """Make an EngineHeader of checked header bytes. Raises IndexError for unknown codes."""
     _, _, _, file_bytes, weights_begin, meta_bytes, backend, _, dtype = fields[:9]
     vocab, context, *rest = fields[9:]
-    counts, (logits, head_begin, eos_count, *eos) = tuple(rest[:4]), rest[4:-2]
-    text_bytes, mask_token = rest[-2:]
+    counts, (logits, head_begin, eos_count, *eos) = tuple(rest[:4]), rest[4:-4]
+    text_bytes, mask_token, feature_cols, _ = rest[-4:]
     begin = _tables_bytes(counts)
     text_begin = begin + fields[5]
     tensors, buffers, caches, ops = _unpack_tables(data, counts)
@@ -254,6 +265,7 @@ def _parse(path: Path, data: bytes, fields: tuple[Any, ...]) -> EngineHeader:
         head_begin=head_begin,
         token_table=data[text_begin : text_begin + text_bytes],
         mask_token=mask_token - 1 if mask_token else None,
+        feature_cols=feature_cols,
     )
     meta = parse_json(data[begin : begin + meta_bytes], f"{path}: meta")
     return EngineHeader(plan, meta, tuple(t[0] for t in tensors), weights_begin, file_bytes)
@@ -276,7 +288,7 @@ def read_header(path: Path) -> EngineHeader:
             if fields[6] < len(BACKENDS) and fields[7] != LAYOUT_VERSIONS[BACKENDS[fields[6]]]:
                 raise BuildError(f"{path} has layout version {fields[7]}; build the bundle again")
             limit = WEIGHTS_ALIGNMENT + MAX_META + MAX_TEXT + _tables_bytes(MAX_COUNTS)
-            tables = _tables_bytes(fields[11:15]) + meta_bytes + fields[-2]
+            tables = _tables_bytes(fields[11:15]) + meta_bytes + fields[-4]
             if file_bytes != size or begin > min(size, limit) or tables > begin:
                 raise BuildError(f"{path} is cut short or damaged; build the bundle again")
             data = bytearray(head + file.read(begin - _HEADER.size))

@@ -50,6 +50,8 @@ class Kind(Enum):
     # (1, e) of the norms of queries and keys; real: their eps
     ROPE_KV = "rope_kv"
     ATTENTION = "attention"  # q -> (n, he); reads the cache; real: scale
+    KEEP_FEATURES = "keep_features"  # x -> x as it is; leaves it for a drafter; column
+    LOAD_FEATURES = "load_features"  # () -> what the target kept, or the weight (1, d); column
     ADD = "add"  # x, y -> x + y
     SWIGLU = "swiglu"  # gate, up -> silu(gate) * up
 
@@ -80,10 +82,14 @@ class Value:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A tensor of the checkpoint under specrt's own name; shape (rows, cols) or (cols,)."""
+    """A tensor of the checkpoint under specrt's own name, or some columns of it.
+
+    Its stored shape is (rows, cols), (cols,) or (1, 1, cols).
+    """
 
     name: str
     shape: tuple[int, ...]
+    columns: tuple[int, int] | None = None  # [begin, end); None: all
 
     @property
     def rows(self) -> int:
@@ -93,7 +99,7 @@ class Parameter:
     @property
     def cols(self) -> int:
         """Columns."""
-        return self.shape[-1]
+        return self.columns[1] - self.columns[0] if self.columns else self.shape[-1]
 
 
 def padded_rows(rows: int) -> int:
@@ -194,6 +200,7 @@ class Op:
     cache: int | None = None  # index into Graph.caches
     epilogue: Epilogue = Epilogue.STORE
     heads: int = 0  # query heads
+    column: int = 0  # first of the features that it keeps or loads
     real: float = 0.0
     section: Section = Section.BODY
     vectors: tuple[Weight, ...] = ()  # what the kind adds beside `tensor`

@@ -6,6 +6,7 @@ what a model computes and are refused too.
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ def _is_same(value: object, allowed: object) -> bool:
     return value == allowed and isinstance(value, bool) == isinstance(allowed, bool)
 
 
-def _check_keys(path: Path, raw: Mapping[str, Any], kind: str) -> None:
+def _check_keys(path: Path | str, raw: Mapping[str, Any], kind: str) -> None:
     """Raise BuildError for keys that are not honoured. Null means not used, for every key."""
     for key, allowed in _FIXED.items():
         value = None if key in _WINDOW_KEYS[kind] else raw.get(key)
@@ -238,7 +239,7 @@ def _llama3(rope: Fields, context: int) -> Llama3Scaling:
     return scaling
 
 
-def _read_rope(path: Path, raw: Mapping[str, Any], context: int) -> Rope:
+def _read_rope(path: Path | str, raw: Mapping[str, Any], context: int) -> Rope:
     """Rotary settings: `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling`."""
     forms = [key for key in ("rope_parameters", "rope_scaling") if raw.get(key)]
     if len(forms) == 2 and raw["rope_parameters"] != raw["rope_scaling"]:
@@ -278,7 +279,9 @@ def _read_rope(path: Path, raw: Mapping[str, Any], context: int) -> Rope:
     return Rope(rope_theta, scaling)
 
 
-def _read_windows(path: Path, raw: Mapping[str, Any], kind: str, layers: int) -> tuple[int, ...]:
+def _read_windows(
+    path: Path | str, raw: Mapping[str, Any], kind: str, layers: int
+) -> tuple[int, ...]:
     """Window of every layer, 0 for none; () where no layer has one."""
     fields, size, first = Fields(str(path), raw), 0, 0
     is_qwen = "use_sliding_window" in _WINDOW_KEYS[kind]
@@ -322,7 +325,7 @@ def _read_eos(folder: Path, raw: Mapping[str, Any], vocab: int) -> tuple[int, ..
     return unique
 
 
-def _read_mask_token(path: Path, raw: Mapping[str, Any], vocab: int) -> int | None:
+def _read_mask_token(path: Path | str, raw: Mapping[str, Any], vocab: int) -> int | None:
     """The mask of a drafter that fills masks, under PARD's key."""
     token = raw.get("pard_token")
     if token is None:
@@ -332,7 +335,7 @@ def _read_mask_token(path: Path, raw: Mapping[str, Any], vocab: int) -> int | No
     return token
 
 
-def _check_architecture(path: Path, raw: Mapping[str, Any]) -> str:
+def _check_architecture(path: Path | str, raw: Mapping[str, Any]) -> str:
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise BuildError(
@@ -352,6 +355,12 @@ def read_config(folder: Path, max_context: int | None) -> ModelConfig:
     """Read and check config.json and generation_config.json. Raises BuildError."""
     path = folder / CONFIG
     raw = read_json(path)
+    config = decoder_config(path, raw, max_context)
+    return replace(config, eos=_read_eos(folder, raw, config.vocab))
+
+
+def decoder_config(path: Path | str, raw: dict[str, Any], max_context: int | None) -> ModelConfig:
+    """Check the config of a decoder, which stands at `path`, ends of text left out."""
     kind = _check_architecture(path, raw)
     _check_keys(path, raw, kind)
     raw = {**_DEFAULTS[kind], **raw}
@@ -388,7 +397,7 @@ def read_config(folder: Path, max_context: int | None) -> ModelConfig:
         context=context,
         tied=fields.flag("tie_word_embeddings", default=False),
         rope=_read_rope(path, raw, trained),
-        eos=_read_eos(folder, raw, vocab),
+        eos=(),
         mask_token=_read_mask_token(path, raw, vocab),
         windows=_read_windows(path, raw, kind, layers),
     )

@@ -32,17 +32,22 @@ def _op_record(op: Op, tensors: Mapping[Tensor, int], buffers: Mapping[str, int]
     if op.kind.value not in OP_KINDS or len(op.inputs) > 2:
         raise AssertionError(f"no pass has fused the op that makes {op.out.name}")
     ids = [buffers[value.name] for value in op.inputs] + [NONE, NONE]
-    number = EPILOGUES.index(op.epilogue) if op.kind is Kind.LINEAR else op.heads
+    number = EPILOGUES.index(op.epilogue) if op.kind is Kind.LINEAR else op.heads or op.column
     vectors = [tensors[vector] + 1 for vector in op.vectors] + [0, 0]
     return OpRecord(
         kind=op.kind.value,
         inputs=(ids[0], ids[1]),
-        out=buffers[op.out.name],
+        out=NONE if op.kind is Kind.KEEP_FEATURES else buffers[op.out.name],
         tensor=NONE if op.tensor is None else tensors[op.tensor],
         kv=NONE if op.cache is None else op.cache,
         integers=(number, vectors[0], vectors[1], 0),
         reals=(op.real, 0.0),
     )
+
+
+def _feature_cols(graph: Graph) -> int:
+    kinds = Kind.KEEP_FEATURES, Kind.LOAD_FEATURES
+    return max((op.column + op.out.cols for op in graph.ops if op.kind in kinds), default=0)
 
 
 def lower(
@@ -77,6 +82,7 @@ def lower(
         logits_buffer=buffers[graph.ops[-1].out.name],
         token_table=token_table,
         mask_token=config.mask_token,
+        feature_cols=_feature_cols(graph),
         head_begin=next(i for i, op in enumerate(graph.ops) if op.section is Section.HEAD),
     )
     return Lowered(plan, tuple(tensors), tuple(names))

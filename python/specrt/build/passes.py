@@ -100,7 +100,7 @@ def fuse_add(graph: Graph) -> Graph:
             at = next(written)
             result.append(replace(result.pop(at), out=inputs[0], epilogue=Epilogue.ADD))
         else:
-            result.append(replace(op, inputs=inputs))
+            result.append(replace(op, inputs=inputs, out=renamed.get(op.out, op.out)))
     return replace(graph, ops=tuple(result))
 
 

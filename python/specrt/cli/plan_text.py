@@ -48,6 +48,10 @@ def _detail(header: EngineHeader, op: OpRecord) -> str:
     if op.kind == "rope_kv":
         norm = ", queries and keys normalised" if op.integers[1] else ""
         return f"{_heads(header, op)}{norm}; keys and values into the cache"
+    if op.kind == "keep_features":
+        return f"the residual, from column {op.integers[0]} of the features on"
+    if op.kind == "load_features":
+        return f"from column {op.integers[0]} on; where there are none {_tensor(header, op)}"
     detail = _tensor(header, op) if op.tensor != NONE else ""
     if op.kind == "rms_norm":
         return f"{detail}, eps {op.reals[0]:.0e}"
@@ -70,7 +74,7 @@ def _section(header: EngineHeader, index: int, op: OpRecord) -> str:
 def op_texts(header: EngineHeader) -> list[OpText]:
     """Every op of a validated plan, in order."""
     return [
-        OpText(_section(header, i, op), f"{op.kind:<12} {_detail(header, op)}")
+        OpText(_section(header, i, op), f"{op.kind:<13} {_detail(header, op)}")
         for i, op in enumerate(header.plan.ops)
     ]
 

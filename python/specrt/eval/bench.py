@@ -18,7 +18,7 @@ from specrt.eval.machine import Machine, read_bandwidth, this_machine
 from specrt.eval.prompts import Prompt, encode_prompt
 from specrt.eval.sample import Answers, Sample, converse
 from specrt.llm import LLM
-from specrt.methods import Pace, overlaps
+from specrt.methods import AT_ONCE, Pace, overlaps
 from specrt.outputs import Round
 from specrt.sampling_params import SamplingParams
 
@@ -148,7 +148,7 @@ class _Runner:
             rows = tail if overlaps(self.llm.method) else each.drafted + 1
             if self.llm.drafter is None or each.drafted == 0:
                 yield rows, 0, 0
-            elif self.llm.drafter == "parallel":
+            elif self.llm.drafter in AT_ONCE:
                 yield rows, fed + each.drafted - 1, 1
             else:
                 yield rows, 1, each.drafted

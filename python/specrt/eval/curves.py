@@ -27,8 +27,12 @@ _FEWEST_PASSES = 3
 _BUDGET_SECONDS = 20.0
 _REPEATS = 4  # steps timed in a row; the first warms the caches and is dropped
 
-# How the engine of each drafter is loaded, drafting in turns and overlapped.
-_METHODS = {"draft": ("speculative", "pearl"), "parallel": ("parallel", "pearl:parallel")}
+# How the engine of each drafter is loaded, drafting in turns and, where it can, overlapped.
+_METHODS: dict[str, tuple[str, ...]] = {
+    "draft": ("speculative", "pearl"),
+    "parallel": ("parallel", "pearl:parallel"),
+    "parallel-eagle": ("parallel-eagle",),
+}
 
 
 def measure(llm: LLM, *, progress: bool = False) -> Curves:
@@ -74,8 +78,9 @@ def _measure_engines(bundle: Bundle, threads: int | None, *, progress: bool) -> 
         return measure(LLM(bundle, "autoregressive", threads=threads), progress=progress)
     in_turns, overlapped = (
         [
-            measure(LLM(bundle, _METHODS[name][which], 1, threads=threads), progress=progress)
+            measure(LLM(bundle, method, 1, threads=threads), progress=progress)
             for name in drafters
+            for method in _METHODS[name][which : which + 1]
         ]
         for which in (0, 1)
     )

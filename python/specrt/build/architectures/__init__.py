@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from specrt.build.architectures import llama, mistral, qwen2, qwen3
+from specrt.build.architectures import llama, mistral, parallel_eagle, qwen2, qwen3
 from specrt.build.config import ModelConfig
 from specrt.build.graph import DType, Graph
 
@@ -12,3 +12,10 @@ GRAPHS: dict[str, Callable[[ModelConfig, DType], Graph]] = {
     "qwen2": qwen2.graph,
     "qwen3": qwen3.graph,
 }
+
+
+def graph_of(config: ModelConfig, dtype: DType) -> Graph:
+    """Graph of a model's step, unfused; weights, caches and the inputs of matmuls in `dtype`."""
+    if config.eagle is not None:
+        return parallel_eagle.graph(config, config.eagle, dtype)
+    return GRAPHS[config.architecture](config, dtype)

@@ -3,7 +3,8 @@
 Jiang et al. 2023 (arXiv 2310.06825), section 2; the computation of MistralForCausalLM.
 """
 
-from specrt.build.architectures.decoder import Traits, decoder
+from specrt.build.architectures.blocks import Traits
+from specrt.build.architectures.decoder import decoder
 from specrt.build.config import ModelConfig
 from specrt.build.graph import DType, Graph
 

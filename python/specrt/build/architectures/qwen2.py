@@ -3,7 +3,8 @@
 Yang et al. 2024 (arXiv 2407.10671), section 2.2; the computation of Qwen2ForCausalLM.
 """
 
-from specrt.build.architectures.decoder import Traits, decoder
+from specrt.build.architectures.blocks import Traits
+from specrt.build.architectures.decoder import decoder
 from specrt.build.config import ModelConfig
 from specrt.build.graph import DType, Graph
 

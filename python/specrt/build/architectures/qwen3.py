@@ -3,7 +3,8 @@
 Yang et al. 2025 (arXiv 2505.09388), section 2; the computation of Qwen3ForCausalLM.
 """
 
-from specrt.build.architectures.decoder import Traits, decoder
+from specrt.build.architectures.blocks import Traits
+from specrt.build.architectures.decoder import decoder
 from specrt.build.config import ModelConfig
 from specrt.build.graph import DType, Graph
 

@@ -1,0 +1,21 @@
+#include "decode/parallel_eagle_drafter.h"
+
+#include "base/error.h"
+
+namespace specrt {
+
+ParallelEagleDrafter::ParallelEagleDrafter(Lane& lane, const Lane& target)
+    : ParallelDrafter(lane, target.model().vocab()) {
+  const format::FileHeader& own = lane.model().plan().header;
+  const format::FileHeader& other = target.model().plan().header;
+  SPECRT_CHECK(keeps_features(target.model().plan()) && own.feature_cols == other.feature_cols &&
+                   own.feature_dtype == other.feature_dtype,
+               "the drafter reads ", own.feature_cols, " columns of features, the target keeps ",
+               other.feature_cols, " or another type; build the bundle with both models");
+  SPECRT_CHECK(lane.model().context() < target.model().context(), "the drafter has a context of ",
+               lane.model().context(), ", which must be below the target's of ",
+               target.model().context(), "; build the bundle with both models");
+  lane.read_features_of(target);
+}
+
+}  // namespace specrt

@@ -1,0 +1,89 @@
+// Hidden states of the target: what a step keeps of them, and what a drafter's step loads.
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+#include "cuda/ptx.h"
+#include "cuda/rows.h"
+
+namespace specrt::cuda {
+namespace {
+
+constexpr unsigned kThreads = 256;
+
+// keep_features: feature (base + i, first + k) = x[i,k] in bf16
+// x (n,d) f32
+// grid n, block 256: one block per row
+// moves 6nd bytes; a few microseconds of latency
+// rounds to nearest even, once
+// a slot outside of the features keeps nothing
+__global__ void keep_features_kernel(const __grid_constant__ KeepFeaturesArgs args) {
+  pdl_launch();
+  pdl_wait();
+  const auto r = static_cast<int32_t>(blockIdx.x);
+  const Row row = row_at(args.rows, r);
+  if (!row.exists || row.slot < 0 || row.slot >= args.features.slots) return;
+  std::byte* features = args.rows.segments.data()[row.segment].features;
+  auto* out = reinterpret_cast<bf16_bits*>(features + row.slot * feature_row_bytes(args.features)) +
+              args.first;
+  const auto* x = args.x.row<float>(r);
+  for (auto k = static_cast<int32_t>(threadIdx.x); k < args.x.cols; k += kThreads) {
+    out[k] = to_bf16(x[k]);
+  }
+}
+
+template <typename T>
+__device__ T stored(float value);
+template <>
+__device__ float stored<float>(float value) {
+  return value;
+}
+template <>
+__device__ bf16_bits stored<bf16_bits>(float value) {
+  return to_bf16(value);
+}
+
+// load_features: out[i,k] = feature (position of i, first + k), or mask[k] where there is none
+// mask (d) f32; out (n,d) bf16 or f32
+// grid n, block 256: one block per row
+// moves 2nd bytes and 2nd or 4nd more; a few microseconds of latency
+// exact but for the mask in bf16, which rounds once
+template <typename T>
+__global__ void load_features_kernel(const __grid_constant__ LoadFeaturesArgs args) {
+  pdl_launch();
+  pdl_wait();
+  const auto r = static_cast<int32_t>(blockIdx.x);
+  const Row row = row_at(args.rows, r);
+  if (!row.exists) return;
+  const Segment& segment = args.rows.segments.data()[row.segment];
+  const bool real =
+      row.position < args.features.slots && has_features(*segment.cells, row.position);
+  const auto* kept = reinterpret_cast<const bf16_bits*>(
+                         segment.features + row.position * feature_row_bytes(args.features)) +
+                     args.first;
+  auto* out = args.out.row<T>(r);
+  for (auto k = static_cast<int32_t>(threadIdx.x); k < args.out.cols; k += kThreads) {
+    out[k] = stored<T>(real ? to_float(kept[k]) : args.mask[k]);
+  }
+}
+
+void check_bf16(const char* op, const FeatureRows& features) {
+  SPECRT_CHECK(features.dtype == DType::bf16, op,
+               ": CUDA keeps features in bf16; rebuild with `specrt build --backend cuda`");
+}
+
+dim3 row_blocks(const StepRows& rows) { return dim3(static_cast<unsigned>(row_count(rows))); }
+
+}  // namespace
+
+void keep_features(cudaStream_t stream, const KeepFeaturesArgs& args) {
+  check_bf16("keep_features", args.features);
+  launch(stream, keep_features_kernel, row_blocks(args.rows), kThreads, 0, args, {.pdl = true});
+}
+
+void load_features(cudaStream_t stream, const LoadFeaturesArgs& args) {
+  check_bf16("load_features", args.features);
+  const auto kernel =
+      args.out.dtype == DType::f32 ? load_features_kernel<float> : load_features_kernel<bf16_bits>;
+  launch(stream, kernel, row_blocks(args.rows), kThreads, 0, args, {.pdl = true});
+}
+
+}  // namespace specrt::cuda

@@ -1,0 +1,60 @@
+"""A tiny target with a P-EAGLE drafter that has learned some of its text."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from reference.parallel_eagle import forward, target_features
+from reference.tiny_eagle import Tensors, TinyEagle, weights, write_tiny_eagle
+from torch.nn.functional import cross_entropy
+
+_DEPTHS = 4
+_PASSES = 12
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one core: for these sizes its threads cost more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def greedy_texts(target: Path, prompts: list[list[int]], length: int) -> list[list[int]]:
+    """The prompts as the target goes on with them, by transformers."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).eval()
+    texts = torch.tensor(prompts)
+    with one_thread(), torch.no_grad():
+        while texts.shape[1] < length:
+            texts = torch.cat([texts, model(texts).logits[:, -1:].argmax(-1)], dim=1)
+    found: list[list[int]] = texts.tolist()
+    return found
+
+
+def trained_weights(model: TinyEagle, target: Path, texts: list[list[int]]) -> Tensors:
+    """Weights that predict the texts at all depths; every anchor, a few passes of Adam."""
+    tensors = {name: each.requires_grad_() for name, each in weights(model).items()}
+    optimizer = torch.optim.Adam(tensors.values(), lr=3e-3)
+    features = [target_features(target, text, model.feature_layers) for text in texts]
+    anchors = torch.arange(len(texts[0]) - 1 - _DEPTHS).repeat(_DEPTHS)
+    depths = torch.arange(_DEPTHS).repeat_interleave(len(anchors) // _DEPTHS)
+    for _ in range(_PASSES):
+        for text, known in zip(texts, features, strict=True):
+            tokens = torch.tensor(text)
+            logits = forward(model, tensors, tokens, known, anchors, depths)
+            optimizer.zero_grad()
+            cross_entropy(logits, tokens[anchors + depths + 2]).backward()
+            optimizer.step()
+    return {name: each.detach() for name, each in tensors.items()}
+
+
+def write_trained(folder: Path, model: TinyEagle, target: Path, texts: list[list[int]]) -> Path:
+    """Write a drafter trained on `texts` into a new folder."""
+    with one_thread():
+        return write_tiny_eagle(folder, model, trained_weights(model, target, texts))
