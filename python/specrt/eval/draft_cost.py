@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from specrt._core import EngineRole
 from specrt.llm import LLM
+from specrt.methods import AT_ONCE
 
 LENGTHS = (1, 2, 4, 8, 16)
 _CACHED = 64  # positions behind a step
@@ -32,11 +33,6 @@ class DraftCost:
         return tuple(ms / self.ms[0] for ms in self.ms)
 
 
-def drafts_at_once(drafter: str) -> bool:
-    """Whether a drafter fills masks: all tokens of a draft come from one step."""
-    return drafter.partition("-")[0] == "parallel"
-
-
 def draft_cost(llm: LLM, lengths: Sequence[int] = LENGTHS) -> DraftCost | None:
     """Times drafts of `lengths` tokens behind one committed token; None without a draft engine.
 
@@ -44,7 +40,7 @@ def draft_cost(llm: LLM, lengths: Sequence[int] = LENGTHS) -> DraftCost | None:
     """
     if llm.drafter is None:
         return None
-    at_once = drafts_at_once(llm.drafter)
+    at_once = llm.drafter in AT_ONCE
     rows = [length if at_once else 1 for length in lengths]
     cached = max(0, min(_CACHED, llm.core.context - max(rows)))
     least = dict.fromkeys([(EngineRole.drafter, n) for n in rows], float("inf"))
