@@ -22,13 +22,16 @@ def _use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
 
-def test_demo_shows_both_methods_and_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+METHODS = ["autoregressive", "speculative", "parallel"]
+
+
+def test_demo_shows_the_methods_and_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     assert "only this once" in captured.err
-    assert captured.out.count("[autoregressive]") == captured.out.count("[speculative]") == 5
-    rows = re.findall(r"^(autoregressive|speculative) +([\d,]+) .* yes$", captured.out, re.M)
-    assert [name for name, _ in rows] == ["autoregressive", "speculative"]
+    assert [captured.out.count(f"[{name}]") for name in METHODS] == [5, 5, 5]
+    rows = re.findall(rf"^({'|'.join(METHODS)}) +([\d,]+) .* yes$", captured.out, re.M)
+    assert [name for name, _ in rows] == METHODS
 
 
 def test_the_bundle_is_built_once(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,13 +17,13 @@ from specrt.sampling_params import SamplingParams
 
 HELP = "see it work, with small packaged models"
 _DESCRIPTION = """\
-Answers a few prompts with a small packaged model, live, with and without speculative decoding, and
-ends with a comparison. The models are compiled on the first run and kept in the cache folder. They
+Answers a few prompts with a small packaged model, live: without drafts, with those of a draft model
+and with those of a drafter that fills masks, and ends with a comparison. The models are compiled on the first run and kept in the cache folder. They
 show the speed of the runtime; their answers are those of very small models."""
 _EPILOG = """example:
   %(prog)s
 """
-_METHODS = (BASELINE, "speculative")
+_METHODS = (BASELINE, "speculative", "parallel")
 _MAX_TOKENS = 96
 _REPEATS = 3
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     for prompt in PROMPTS:
         _show(prompt, llms)
     del llms
-    print("\nMeasuring both methods on these prompts, in turn ...", flush=True)
+    print("\nMeasuring the methods on these prompts, in turn ...", flush=True)
     rows = _measure(bundle, args.threads)
     print(f"\n{_table(rows)}")
     print("\nDecoding speed over all five prompts; the prompt itself is not counted.")

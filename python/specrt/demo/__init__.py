@@ -1,7 +1,7 @@
-"""The packaged demo: a small model and its draft model, compiled on first use.
+"""The packaged demo: a small model and its drafters, compiled on first use.
 
-The models are the Hugging Face folders `target` and `draft` beside this file; README.md is their
-model card.
+The models are the Hugging Face folders `target`, `draft` and `parallel` (which fills masks) beside
+this file; README.md is their model card.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from specrt.xdg import xdg_folder
 
 DEMO = "demo"
 _MODELS = Path(__file__).parent
+_DRAFTERS = ("draft", "parallel")
 _READ_BYTES = 1 << 20
 
 
@@ -35,7 +36,8 @@ def bundle_path(progress: bool = False) -> Path:
 
         if progress:
             print(f"Compiling the demo models into {place} (only this once).", file=sys.stderr)
-        build(_MODELS / "target", draft=_MODELS / "draft", out=place, progress=False)
+        drafters = [_MODELS / name for name in _DRAFTERS]
+        build(_MODELS / "target", draft=drafters, out=place, progress=False)
     return place
 
 
@@ -48,7 +50,8 @@ def _sources_hash() -> str:
     """SHA-256 of what a bundle depends on: the version, the models and the builder."""
     digest = hashlib.sha256(version("specrt").encode())
     builder = _MODELS.parent / "build"
-    files = [*_MODELS.glob("target/*"), *_MODELS.glob("draft/*"), *builder.rglob("*.py")]
+    models = [path for name in ("target", *_DRAFTERS) for path in _MODELS.glob(f"{name}/*")]
+    files = [*models, *builder.rglob("*.py")]
     for path in sorted(files):
         digest.update(str(path.relative_to(_MODELS.parent)).encode())
         with path.open("rb") as file:
