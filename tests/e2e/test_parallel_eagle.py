@@ -211,7 +211,7 @@ def test_the_engine_of_another_bundle_is_refused(
     """The drafter under a target that keeps no features."""
     plain_bundle = bundle_of(models / "target", tmp_path / "plain", draft=models / "target")
     shutil.copy(bundle / "drafters" / "parallel-eagle.engine", plain_bundle / "drafters")
-    with pytest.raises(Error, match="reads 144 columns of features, the target keeps 0"):
+    with pytest.raises(Error, match="reads 144 columns of features in f32, the target keeps 0"):
         load(plain_bundle)
 
 
