@@ -1,5 +1,6 @@
 #include "decode/lane.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -42,7 +43,7 @@ void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {
   StepRows rows;
   rows.segment_count = static_cast<int32_t>(sequences_.size());
   rows.capacity = capacity;
-  rows.positions = positions;
+  rows.positions = std::min(positions, model_.context());
   for (size_t s = 0; s < sequences_.size(); ++s) rows.segments[s] = segment(s);
   enqueue_clock(rows, ClockEdge::begin);
   model_.enqueue_step(stream_, rows, head);
