@@ -44,7 +44,7 @@ StepRows Lane::step_rows(int32_t capacity, int32_t positions) const {
   StepRows rows;
   rows.segment_count = static_cast<int32_t>(sequences_.size());
   rows.capacity = capacity;
-  rows.positions = positions;
+  rows.positions = std::min(positions, model_.context());
   for (size_t s = 0; s < sequences_.size(); ++s) rows.segments[s] = segment(s, span(s));
   return rows;
 }

@@ -40,8 +40,8 @@ class Lane {
   // When its steps ran, those of prompts left out; null without a clock.
   const StepClock* clock() const { return clock_.as<StepClock>(); }
 
-  // One step over all sequences, `capacity` rows each, at positions below `positions`; spans say
-  // which rows exist.
+  // One step over all sequences, `capacity` rows each, at positions below `positions` and within
+  // the model's context; spans say which rows exist.
   void enqueue_step(int32_t capacity, int32_t positions, Head head);
 
   // One step over a tree of each sequence, all of one shape in device memory.

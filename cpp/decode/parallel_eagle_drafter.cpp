@@ -8,10 +8,12 @@ ParallelEagleDrafter::ParallelEagleDrafter(Lane& lane, const Lane& target)
     : ParallelDrafter(lane, target.model().vocab()) {
   const format::FileHeader& own = lane.model().plan().header;
   const format::FileHeader& other = target.model().plan().header;
-  SPECRT_CHECK(keeps_features(target.model().plan()) && own.feature_cols == other.feature_cols &&
-                   own.feature_dtype == other.feature_dtype,
-               "the drafter reads ", own.feature_cols, " columns of features, the target keeps ",
-               other.feature_cols, " or another type; build the bundle with both models");
+  const int32_t kept = keeps_features(target.model().plan()) ? other.feature_cols : 0;
+  SPECRT_CHECK(own.feature_cols == kept && own.feature_dtype == other.feature_dtype,
+               "the drafter reads ", own.feature_cols, " columns of features in ",
+               name_of(static_cast<DType>(own.feature_dtype)), ", the target keeps ", kept, " in ",
+               name_of(static_cast<DType>(other.feature_dtype)),
+               "; build the bundle with both models");
   SPECRT_CHECK(lane.model().context() < target.model().context(), "the drafter has a context of ",
                lane.model().context(), ", which must be below the target's of ",
                target.model().context(), "; build the bundle with both models");

@@ -34,6 +34,9 @@ class RaceDetector {
   // Names for reports: the cells and the tokens of a sequence, the span of a lane.
   void name_sequence(const std::string& label, const SequenceCells& sequence, int32_t context);
   void name_span(const std::string& label, const StepSpan& span);
+  void name_rows(const std::string& label, const std::byte* data, size_t size, size_t stride) {
+    names_.push_back({data, size, label, stride});
+  }
 
   // The running actor touches the word at `address`. Unwatched memory is ignored.
   void access(const void* address, CellAccess kind);

@@ -232,6 +232,34 @@ TEST_CASE("a draft at once feeds what is missing and masks for all but its last 
   CHECK_EQ(desk.tok[6], 70);
 }
 
+TEST_CASE("pairs are fed up to the one before the last token, and masks behind it") {
+  Desk desk(6, 1, 0);
+  StepSpan span;
+  desk.cells.draft_kv = 3;  // pairs 3 and 4 are missing
+  desk.cells.limit = 30;
+  DraftPlan plan{.capacity = 4,
+                 .bonus_rows = 1,
+                 .window = 8,
+                 .catch_up_rows = 5,
+                 .drafting = Drafting::at_once,
+                 .mask_token = 99,
+                 .token_shift = 1};
+  begin_draft(desk.cells, desk.tok, span, plan);
+  CHECK_EQ(span.base, 3);
+  CHECK_EQ(span.rows, 2 + 3);
+  for (int32_t i = 0; i < 3; ++i) CHECK_EQ(desk.tok[6 + i], 99);
+  CHECK_EQ(desk.cells.draft_end, 5);
+  CHECK_EQ(draft_row(desk.cells, span, 0, Drafting::at_once), 1);
+  CHECK(has_features(desk.cells, 4));
+  CHECK_FALSE(has_features(desk.cells, 5));
+  plan.window = 7;  // the last mask would stand at position 7
+  begin_draft(desk.cells, desk.tok, span, plan);
+  CHECK_EQ(desk.cells.drafted, 3);
+  begin_catch_up(desk.cells, span, 8, 40, 1);
+  CHECK_EQ(span.rows, 1);  // pair 4 is left for the draft
+  CHECK_EQ(desk.cells.draft_kv, 4);
+}
+
 TEST_CASE("Lockstep lets the draft join the tail and logs it as drafted") {
   Desk desk(10, 1, 4);
   append_draft(desk.cells);

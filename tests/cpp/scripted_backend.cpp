@@ -120,7 +120,7 @@ void ScriptedBackend::push(Stream& stream, Op op) {
 }
 
 void ScriptedBackend::violate(const std::string& what) {
-  if (violations_.size() < 8) violations_.push_back(what);
+  if (violations_.size() < 64) violations_.push_back(what);
 }
 
 template <typename... Parts>
@@ -137,12 +137,14 @@ void ScriptedBackend::rope_angles(Stream&, const RopeAnglesArgs&) {
   fail("a table model has no rope_angles");
 }
 
-void ScriptedBackend::keep_features(Stream&, const KeepFeaturesArgs&) {
-  fail("a table model has no features");
+void ScriptedBackend::keep_features(Stream& stream, const KeepFeaturesArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
 }
 
-void ScriptedBackend::load_features(Stream&, const LoadFeaturesArgs&) {
-  fail("a table model has no features");
+void ScriptedBackend::load_features(Stream& stream, const LoadFeaturesArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
 }
 
 void ScriptedBackend::move_kv(Stream& stream, const MoveKvArgs& args) {
@@ -257,6 +259,37 @@ void ScriptedBackend::run(const RopeKvArgs& args) {
   });
 }
 
+void ScriptedBackend::run(const KeepFeaturesArgs& args) {
+  each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
+    const int32_t slot = segment.span->base + i;
+    require(slot >= 0 && slot < args.features.slots, "features of slot ", slot);
+    const auto stride = static_cast<size_t>(feature_row_bytes(args.features));
+    if (named_features_.insert(segment.features).second) {
+      const auto slots = static_cast<size_t>(args.features.slots);
+      races_.name_rows("features", segment.features, slots * stride, stride);
+    }
+    std::byte* kept = segment.features + static_cast<size_t>(slot) * stride;
+    races_.access(args.x.row<std::byte>(row), CellAccess::read);
+    races_.access(kept, CellAccess::write);
+    std::memcpy(kept, args.x.row<std::byte>(row), sizeof(FedToken));
+  });
+}
+
+// Features are those of the committed tokens; a mask has none.
+void ScriptedBackend::run(const LoadFeaturesArgs& args) {
+  each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t) {
+    pair_spans_.insert(segment.span);
+    const int32_t position = segment.span->base + i;
+    if (!has_features(*segment.cells, position)) return;
+    const std::byte* kept = segment.features + position * feature_row_bytes(args.features);
+    races_.access(kept, CellAccess::read);
+    const auto fed = load<FedToken>(kept);
+    const int32_t token = peek(segment.tok[position - 1]);
+    require(fed.token == token && fed.position == position, "the features of position ", position,
+            " are of token ", fed.token, " at ", fed.position, " instead of ", token);
+  });
+}
+
 // Hash of the tokens that a row sees: the sequence's own up to the step, and of a chain the step's
 // as well. Each stands at the position that it takes among them.
 uint64_t ScriptedBackend::context_of(const AttentionArgs& args, const Segment& segment,
@@ -264,6 +297,8 @@ uint64_t ScriptedBackend::context_of(const AttentionArgs& args, const Segment& s
   const int32_t base = segment.span->base;
   uint64_t hash = kEmptyContext;
   int32_t position = 0;
+  // The first token of all is in no pair but in what the target computed of it.
+  if (pair_spans_.contains(segment.span)) hash = extend_context(hash, peek(segment.tok[-1]));
   for (int32_t slot = 0; slot <= base + row; ++slot) {
     const int32_t i = slot - base;
     if (i >= 0 && segment.sees != nullptr && ((segment.sees[row] >> i) & 1) == 0) continue;
@@ -333,7 +368,8 @@ void ScriptedBackend::run(const PickDraftArgs& args) {
   int32_t token = 0;
   if (drafts(s, args.index)) {
     const int32_t position = draft_position(s, args.index);
-    require(own >= 0 && peek(args.span->base) + own + 1 == position, "the token of position ",
+    const int32_t ahead = pair_spans_.contains(args.span) ? 2 : 1;
+    require(own >= 0 && peek(args.span->base) + own + ahead == position, "the token of position ",
             position, " is drafted by the row at ", peek(args.span->base) + own);
     const int32_t row = args.first_row + own;
     token = s.rule == Rule::exact ? pick(s, args.logits, row, position)
@@ -484,6 +520,7 @@ void ScriptedBackend::check_cache(const char* what, const StepSpan* span, const 
     require(length == 0, "nothing was fed to the ", what);
     return;
   }
+  if (pair_spans_.contains(span)) ++tok;
   for (int32_t slot = 0; slot < length; ++slot) {
     const auto fed = load<FedToken>(slot_of(found->second.kv, found->second.layer, slot));
     require(fed.token == peek(tok[slot]) && fed.position == slot, "KV of the ", what, ": slot ",

@@ -118,6 +118,8 @@ class ScriptedBackend final : public Backend {
   void run(const LinearArgs& args);
   void run(const RopeKvArgs& args);
   void run(const AttentionArgs& args);
+  void run(const KeepFeaturesArgs& args);
+  void run(const LoadFeaturesArgs& args);
   void run(const BeginCatchUpArgs& args);
   void run(const BeginDraftArgs& args);
   void run(const PickDraftArgs& args);
@@ -148,6 +150,8 @@ class ScriptedBackend final : public Backend {
   std::map<const StepSpan*, Cache> caches_;
   std::map<const Cells*, const StepSpan*> target_spans_;
   std::map<const Cells*, const StepSpan*> draft_spans_;
+  std::set<const StepSpan*> pair_spans_;  // of lanes whose rows are pairs
+  std::set<const std::byte*> named_features_;
   Draws* draws_ = nullptr;
   std::map<std::pair<const Cells*, int32_t>, std::vector<double>> drafted_from_;  // by position
   uint64_t ops_run_ = 0;

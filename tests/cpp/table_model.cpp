@@ -27,8 +27,24 @@ void table_logits(const TableParams& params, uint64_t context_hash, float* logit
   }
 }
 
-EngineImage table_engine(const TableParams& params, int32_t context) {
-  using format::OpKind;
+namespace {
+
+using format::OpKind;
+
+void add_features(EngineImage& image, TableFeatures use, int32_t row, int32_t cols) {
+  if (use == TableFeatures::none) return;
+  image.header.feature_cols = cols;
+  if (use == TableFeatures::kept) {
+    image.add_op(OpKind::keep_features, format::kNone).in[0] = row;
+    return;
+  }
+  const int32_t mask = image.add_tensor(DType::f32, Layout::row_major, 1, cols, {});
+  image.add_op(OpKind::load_features, image.add_buffer(DType::f32, cols)).tensor = mask;
+}
+
+}  // namespace
+
+EngineImage table_engine(const TableParams& params, int32_t context, TableFeatures features) {
   constexpr int32_t kHeadDim = 2;  // two 4-byte words: token and position, or a 64-bit hash
   EngineImage image;
   const int32_t vocab = params.vocab + params.mask_tokens;
@@ -47,6 +63,7 @@ EngineImage table_engine(const TableParams& params, int32_t context) {
   const int32_t head =
       image.add_tensor(DType::f32, Layout::panels16, vocab, kHeadDim, std::move(words));
   image.add_op(OpKind::embed, qkv).tensor = table;
+  add_features(image, features, qkv, 3 * kHeadDim);
   format::OpRecord& rope = image.add_op(OpKind::rope_kv, q);
   rope.in[0] = qkv;
   rope.in[1] = angles;

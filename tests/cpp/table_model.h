@@ -27,9 +27,13 @@ uint64_t extend_context(uint64_t hash, int32_t token);
 // Writes `vocab` logits in [-3, 3).
 void table_logits(const TableParams& params, uint64_t context_hash, float* logits);
 
+// What an engine does with features, which are the target's rows behind the embedding.
+enum class TableFeatures { none, kept, read };
+
 // embed -> rope_kv -> attention -> linear (head). Rows carry token and position, the KV cache keeps
 // them, attention gives the hash of what the row sees, the head its logits.
-EngineImage table_engine(const TableParams& params, int32_t context);
+EngineImage table_engine(const TableParams& params, int32_t context,
+                         TableFeatures features = TableFeatures::none);
 
 // Direct autoregressive sampling, one token at a time: what every decoding method must give.
 struct DirectRequest {

@@ -34,8 +34,12 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
     sequences.push_back(std::make_unique<Sequence>(backend, chosen.context, kLogSlots, judge));
     backend.races().name_sequence(concat("sequence", s), sequences.back()->cells(), chosen.context);
   }
-  target_model =
-      std::make_unique<Model>(open_engine(table_engine(params(), chosen.context).bytes()), backend);
+  const bool pairs = chosen.features == TableFeatures::read;
+  target_model = std::make_unique<Model>(
+      open_engine(
+          table_engine(params(), chosen.context, pairs ? TableFeatures::kept : TableFeatures::none)
+              .bytes()),
+      backend);
   target = std::make_unique<Lane>(*target_model, *target_stream, sequence_pointers(),
                                   clocked(chosen.target_ms));
   if (chosen.window > 0) {
@@ -44,10 +48,12 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
     of_drafter.error = chosen.error;
     of_drafter.mask_tokens = chosen.drafting == Drafting::at_once ? 1 : 0;
     draft_model = std::make_unique<Model>(
-        open_engine(table_engine(of_drafter, chosen.window).bytes()), backend);
+        open_engine(table_engine(of_drafter, chosen.window, chosen.features).bytes()), backend);
     draft = std::make_unique<Lane>(*draft_model, draft_stream ? *draft_stream : *target_stream,
                                    sequence_pointers(), clocked(chosen.draft_ms));
-    if (chosen.drafting == Drafting::at_once) {
+    if (pairs) {
+      drafter = std::make_unique<ParallelEagleDrafter>(*draft, *target);
+    } else if (chosen.drafting == Drafting::at_once) {
       drafter = std::make_unique<ParallelDrafter>(*draft, chosen.vocab);
     } else {
       drafter = std::make_unique<ModelDrafter>(*draft);

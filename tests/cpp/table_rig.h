@@ -9,7 +9,7 @@
 #include "decode/generator.h"
 #include "decode/model_drafter.h"
 #include "decode/ngram_drafter.h"
-#include "decode/parallel_drafter.h"
+#include "decode/parallel_eagle_drafter.h"
 #include "scripted_backend.h"
 #include "table_model.h"
 
@@ -47,6 +47,7 @@ struct RigOptions {
   int32_t sequences = 1;
   Fault fault = Fault::none;
   Drafting drafting = Drafting::one_by_one;
+  TableFeatures features = TableFeatures::none;  // `read`: by a drafter that makes drafts at once
   Rule rule = Rule::exact;
   double target_ms = 0;  // of a step on the scripted clock; 0: no clock
   double draft_ms = 0;

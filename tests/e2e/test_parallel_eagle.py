@@ -167,6 +167,7 @@ def test_beyond_its_window_it_drafts_nothing(
         committed += each.committed
 
 
+@pytest.mark.cpu_only("steps of a CUDA engine cannot be paced")
 def test_rounds_without_a_draft_are_caught_up(bundle: Path, plain: LLM) -> None:
     """Lengths that adapt, down to none; the paced steps make drafting pay just so."""
     llm = LLM(bundle, "parallel-eagle", threads=1, pace=Pace(2.0, 1.0))
@@ -211,7 +212,7 @@ def test_the_engine_of_another_bundle_is_refused(
     """The drafter under a target that keeps no features."""
     plain_bundle = bundle_of(models / "target", tmp_path / "plain", draft=models / "target")
     shutil.copy(bundle / "drafters" / "parallel-eagle.engine", plain_bundle / "drafters")
-    with pytest.raises(Error, match="reads 144 columns of features, the target keeps 0"):
+    with pytest.raises(Error, match=r"reads \d+ columns of features in \w+, the target keeps 0"):
         load(plain_bundle)
 
 

@@ -50,7 +50,10 @@ class Checkpoint:
 
     def check(self, parameters: Iterable[Parameter]) -> None:
         """Raise BuildError unless the checkpoint has exactly `parameters`."""
-        used = {self.tensor(parameter).name for parameter in parameters}
+        used = set()
+        for parameter in parameters:
+            self.tensor(parameter)
+            used.add(self.names(parameter.name))
         extra = unused_tensors(self.tensors, used)
         head, table = self.names("head"), self.names("embed")
         if head in extra and _same_bytes(self.tensors[head], self.tensors[table]):

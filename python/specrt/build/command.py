@@ -30,7 +30,7 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="small model with the same tokenizer that drafts; again for one that fills masks "
-        "(method parallel)",
+        "(method parallel) or a P-EAGLE folder (method parallel-eagle)",
     )
     parser.add_argument(
         "--backend", choices=BACKENDS, default="cpu", help="what runs it (default: %(default)s)"
