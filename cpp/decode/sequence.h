@@ -32,6 +32,7 @@ class Sequence {
     int32_t max_tokens = 1;                // the context ends a sequence earlier
     int32_t draft_kv = 0;                  // prompt tokens that the drafter's KV cache holds
     uint64_t seed = 0;
+    Phases phases = Phases::both;  // as the loop's
   };
 
   // Enqueues writing the cells for a new sequence, before all of its other work. No work of the old
