@@ -13,17 +13,14 @@ into OUT, and fails if an output differs from autoregressive decoding. Needs mat
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 from specrt import Error, __version__
 from specrt.cli.options import count, named_bundle
-from specrt.eval.bench import BenchOptions
-from specrt.eval.machine import source_commit, this_machine
+from specrt.eval.machine import source_commit
 from specrt.eval.parallelspec import (
     METHODS,
     ParallelSpecRun,
@@ -34,23 +31,15 @@ from specrt.eval.parallelspec import (
 from specrt.eval.parallelspec_plot import draw_parallelspec
 from specrt.eval.plot import check_plot
 from specrt.eval.task_prompts import task_prompts
-
-RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+from task_study import add_arguments, bench_options, place_text, result_folder, write_rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes; 1 if an output differed, 2 for bad arguments."""
     args = _parser().parse_args(arguments)
-    options = BenchOptions(
-        methods=tuple(name.strip() for name in args.methods.split(",")),
-        max_new_tokens=args.max_new_tokens,
-        seed=args.seed,
-        threads=args.threads,
-        num_speculative_tokens=args.num_speculative_tokens,
-        repeats=args.repeats,
-    )
-    out = args.out or RESULTS / _result_name()
+    out = result_folder(args)
     try:
+        options = replace(bench_options(args), num_speculative_tokens=args.num_speculative_tokens)
         check_plot(out / "parallelspec.png", options.methods)
         prompts = task_prompts(args.data, args.limit)
         bundle = named_bundle(args.bundle)
@@ -72,33 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("bundle", metavar="BUNDLE")
-    add("--data", type=Path, required=True, help="folder of the tasks' prompts")
-    add("--out", type=Path, help="folder to write (default: benchmarks/results/DATE-MACHINE)")
-    add("--methods", default=",".join(METHODS), help="default: %(default)s")
+    add_arguments(parser, METHODS)
     add("--temperatures", type=float, nargs="+", default=[0.0, 1.0], metavar="T")
-    add("--limit", type=count, default=8, help="prompts of every task (default: %(default)s)")
-    add("--repeats", type=count, default=3, help="times are the median (default: %(default)s)")
-    add("--max-new-tokens", type=count, default=128, help="default: %(default)s")
     add("--num-speculative-tokens", type=count, help="default: adapts to the drafts")
-    add("--threads", type=count, help="default: all")
-    add("--seed", type=int, default=0)
     return parser
 
 
-def _result_name() -> str:
-    """For example 2026-01-31-amd-epyc-2-cores."""
-    machine = this_machine()
-    model = re.sub(r"[^a-z0-9]+", "-", machine.cpu_model.lower()).strip("-")
-    return f"{datetime.now(UTC):%Y-%m-%d}-{model}-{machine.cores}-cores"
-
-
 def _write(result: ParallelSpecRun, model: str, out: Path) -> None:
-    run = next(iter(result.runs.values()))
-    place = f"{model} on {run.machine.cpu_model}, {run.threads} threads, {run.backend}"
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "parallelspec.jsonl").open("w", encoding="utf-8") as file:
-        rows = parallelspec_json(result, __version__, source_commit())
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+    place = f"{model} on {place_text(next(iter(result.runs.values())))}"
+    rows = parallelspec_json(result, __version__, source_commit())
+    write_rows(rows, out / "parallelspec.jsonl")
     text = parallelspec_markdown(result, place)
     (out / "parallelspec.md").write_text(text, encoding="utf-8")
     draw_parallelspec(result, place, out / "parallelspec.png")

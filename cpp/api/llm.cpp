@@ -89,6 +89,21 @@ int32_t tree_nodes(const LLMOptions& options) {
   return options.tree_nodes;
 }
 
+Phases phases(const LLMOptions& options, const Plan& plan) {
+  if (options.phases == PearlPhases::both) return Phases::both;
+  if (options.loop != LoopKind::pearl) {
+    fail_argument("phases belong to the pearl loop; without it they must be both");
+  }
+  if (options.rule != AcceptanceRule::exact) {
+    fail_argument("one of pearl's phases alone is judged by the rule exact only");
+  }
+  if (plan.header.backend == format::kBackendCuda) {
+    fail_argument("one of pearl's phases alone runs on CPU engines only, not on CUDA");
+  }
+  constexpr Phases kPhases[] = {Phases::both, Phases::pre_verify_only, Phases::post_verify_only};
+  return kPhases[static_cast<size_t>(options.phases)];
+}
+
 LaneOptions lane_options(const LLMOptions& options, double pace_ms) {
   constexpr double kSlowest = 60'000;
   if (!(pace_ms >= 0 && pace_ms <= kSlowest)) {
@@ -184,8 +199,9 @@ struct LLM::State {
                          .tree_nodes = tree_nodes(options),
                          .run_ahead = options.run_ahead,
                          .step_costs = options.step_costs,
-                         .prefix_caching = options.enable_prefix_caching ? PrefixCaching::on
-                                                                         : PrefixCaching::off});
+                         .prefix_caching =
+                             options.enable_prefix_caching ? PrefixCaching::on : PrefixCaching::off,
+                         .phases = phases(options, target.model.plan())});
   }
 
   // To be held while the sequence is used. The streams' threads do not exist in a forked process.

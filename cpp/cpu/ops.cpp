@@ -348,6 +348,10 @@ void run(const Kernels& kernels, const JudgeArgs& args, Team& team) {
     judge_tree(kernels, args, team);
     return;
   }
+  if (postpones_verdict(cells)) {
+    postpone_verdict(args.sequence);
+    return;
+  }
   const int32_t tail = cells.tail, begin = args.span->rows - tail;
   SPECRT_CHECK(tail >= 1 && tail <= kMaxStepRows && begin >= 0, "judge: a tail of ", tail,
                " tokens after a step of ", begin + tail, " rows");

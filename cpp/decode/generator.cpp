@@ -63,10 +63,10 @@ const GeneratorOptions& checked(const GeneratorOptions& options, const Drafter* 
   return options;
 }
 
-std::unique_ptr<Loop> make_loop(LoopKind kind, Lane& target, Drafter* drafter) {
-  if (kind == LoopKind::lockstep) return std::make_unique<Lockstep>(target, drafter);
+std::unique_ptr<Loop> make_loop(const GeneratorOptions& options, Lane& target, Drafter* drafter) {
+  if (options.loop == LoopKind::lockstep) return std::make_unique<Lockstep>(target, drafter);
   if (drafter == nullptr) fail_argument("the pearl loop needs a drafter");
-  return std::make_unique<Pearl>(target, drafter);
+  return std::make_unique<Pearl>(target, drafter, options.phases);
 }
 
 void append_logprobs(Completion& completion, const LogprobEntry& entry, int32_t count,
@@ -123,7 +123,7 @@ Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& opt
     : target_(target),
       drafter_(drafter),
       options_(checked(options, drafter)),
-      loop_(make_loop(options_.loop, target, drafter)),
+      loop_(make_loop(options_, target, drafter)),
       draft_length_(options_.loop, options_.step_costs, options_.draft_tokens) {
   if (options_.tree_nodes > 0) {
     tree_planner_.emplace(options_.step_costs,
@@ -160,7 +160,8 @@ void Generator::start(Request& request, std::span<const int32_t> prompt,
                   .eos = eos,
                   .max_tokens = params.max_tokens,
                   .draft_kv = draft_kv,
-                  .seed = request.completion.seed},
+                  .seed = request.completion.seed,
+                  .phases = options_.phases},
                  params);
   cached_ = {.text = {prompt.begin(), prompt.end()}, .draft_kv = 0, .begun = 0};
   request.completion.metrics.prompt_tokens = length;
@@ -254,7 +255,8 @@ void Generator::prefill(Request& request, int32_t length) {
 
 void Generator::enqueue_rounds(Request& request) {
   while (!request.ended) {
-    // Every live round commits at least one token, so rounds beyond the limit are never needed.
+    // A live round commits at least one token, so rounds beyond the limit are never needed. Where a
+    // verdict is postponed it commits none; then fewer run ahead here, until that entry is read.
     const auto in_flight = static_cast<int32_t>(request.in_flight.size());
     const int32_t left = request.limit - request.committed - in_flight;
     if (in_flight > options_.run_ahead || left <= 0) return;

@@ -29,6 +29,7 @@ struct GeneratorOptions {
   int32_t run_ahead = 1;      // rounds enqueued before the verdict of an earlier one is read
   StepCosts step_costs = {};  // draft lengths follow from them; without, all rounds draft the most
   PrefixCaching prefix_caching = PrefixCaching::on;
+  Phases phases = Phases::both;  // of Pearl
 };
 
 class Generator {

@@ -4,9 +4,12 @@
 
 namespace specrt {
 
-// What survives a round is its draft. The first round of a sequence has the committed token alone,
-// for which there is room, whatever the sequence before did last.
-int32_t Pearl::most_tail() const { return std::max(1, last_draft_); }
+// What survives a round is its draft; without pre-verify, behind a committed token. The first round
+// of a sequence has that token alone, for which there is room, whatever the one before did last.
+int32_t Pearl::most_tail() const {
+  const int32_t unjudged = phases_ == Phases::post_verify_only ? 1 : 0;
+  return std::max(1, last_draft_ + unjudged);
+}
 
 Loop::Bounds Pearl::bounds(int32_t draft_tokens) const {
   return {.commits = most_tail(), .reach = most_tail() - 1 + draft_tokens};

@@ -11,6 +11,10 @@
 // holds, the draft becomes the next tail, without a bonus token; if something is refused, the draft
 // is dropped with it. A round without a draft gives the bonus token instead, so a draft length of 0
 // is one autoregressive step.
+//
+// For studies, one phase alone. Without post-verify, a round that verifies a draft makes none, so
+// it ends with the bonus token. Without pre-verify, a draft behind a single token joins the tail as
+// it is: its round commits nothing, and its step of the target is wasted.
 #pragma once
 
 #include "decode/loop.h"
@@ -19,7 +23,9 @@ namespace specrt {
 
 class Pearl final : public Loop {
  public:
-  using Loop::Loop;
+  // The sequences begin with the same `phases`.
+  Pearl(Lane& target, Drafter* drafter, Phases phases = Phases::both)
+      : Loop(target, drafter), phases_(phases) {}
 
   Bounds bounds(int32_t draft_tokens) const override;
   Event enqueue_round(int32_t draft_tokens, int32_t positions) override;
@@ -27,6 +33,7 @@ class Pearl final : public Loop {
  private:
   int32_t most_tail() const;
 
+  Phases phases_;
   int32_t last_draft_ = 0;  // tokens that the round before drafted at most: the tail, if they held
 };
 

@@ -197,6 +197,7 @@ void Sequence::reset(const Start& start) {
   s.stop = Stop::running;
   s.round = 0;
   s.seed = start.seed;
+  s.phases = start.phases;
   s.eos_count = static_cast<int32_t>(start.eos.size());
   for (size_t i = 0; i < start.eos.size(); ++i) s.eos[i] = start.eos[i];
   for (int32_t i = 0; i < length; ++i) host_.tok[i] = start.prompt[static_cast<size_t>(i)];

@@ -40,6 +40,7 @@ class Sequence {
     int32_t masks = 0;                     // of the last tokens: they stand for tokens to draft
     int32_t draft_kv = 0;                  // prompt tokens that the drafter's KV cache holds
     uint64_t seed = 0;
+    Phases phases = Phases::both;  // as the loop's
   };
 
   // Enqueues writing the cells for a new sequence, before all of its other work. No work of the old

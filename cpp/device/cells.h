@@ -55,6 +55,13 @@ enum class Rule : int32_t {
   block = 2,      // the same, judging the drafted tokens together
 };
 
+// What Pearl does ahead; one phase alone is for studies of what the other gives (decode/pearl.h).
+enum class Phases : int32_t {
+  both = 0,
+  pre_verify_only = 1,   // nothing is drafted while a draft is verified
+  post_verify_only = 2,  // the first drafted token is not judged while the others are drafted
+};
+
 // Which rows a step really has: row i is position base + i (chain), for i < rows.
 struct StepSpan {
   Cell<int32_t> base;
@@ -99,6 +106,7 @@ struct Cells {
   Cell<uint32_t> round;
   Cell<uint64_t> seed;
   Cell<Rule> rule;
+  Cell<Phases> phases;
   Cell<int32_t> eos_count;
   Cell<int32_t> eos[kMaxEos];
   SamplingCells sampling;

@@ -11,6 +11,12 @@ namespace specrt {
 
 SPECRT_HD inline bool running(const Cells& s) { return s.stop == Stop::running; }
 
+// Without post-verify, nothing is drafted behind a tail that has a draft.
+SPECRT_HD inline bool may_draft(const Cells& s) {
+  if (!running(s)) return false;
+  return s.phases != Phases::pre_verify_only || s.tail == 1;
+}
+
 SPECRT_HD inline int32_t min_i32(int32_t a, int32_t b) { return a < b ? a : b; }
 SPECRT_HD inline int32_t max_i32(int32_t a, int32_t b) { return a > b ? a : b; }
 
@@ -64,7 +70,7 @@ SPECRT_HD inline int32_t find_ngram(const Cell<int32_t>* tok, int32_t end, int32
 
 // How many tokens an n-gram lookup may draft.
 SPECRT_HD inline int32_t ngram_room(const Cells& s, const NgramPlan& plan) {
-  if (!running(s)) return 0;
+  if (!may_draft(s)) return 0;
   const int32_t end = s.committed - 1 + s.tail;
   return max_i32(0, min_i32(plan.capacity, s.limit - end - plan.bonus_rows));
 }
@@ -143,7 +149,7 @@ SPECRT_HD inline void begin_draft(Cells& s, Cell<int32_t>* tok, StepSpan& span,
   }
   int32_t count =
       min_i32(plan.capacity, min_i32(s.limit - end - plan.bonus_rows, plan.window - rows_end + 1));
-  count = max_i32(count, 0);
+  count = may_draft(s) ? max_i32(count, 0) : 0;
   const int32_t fed = count > 0 ? min_i32(need, plan.catch_up_rows) : 0;
   if (fed < need) count = 0;
   s.drafted = count;
@@ -312,6 +318,21 @@ SPECRT_HD inline void commit(const SequenceCells& sequence, const Verdict& v,
 
 inline void commit(const SequenceCells& sequence, const Verdict& v) {
   commit(sequence, v, StoreRelease{});
+}
+
+// Without pre-verify, a draft behind a single token joins the tail instead of being judged.
+inline bool postpones_verdict(const Cells& s) {
+  return running(s) && s.phases == Phases::post_verify_only && s.tail == 1 && s.drafted > 0;
+}
+
+// The round of a postponed verdict: all of the draft survives, nothing is committed.
+inline void postpone_verdict(const SequenceCells& sequence) {
+  Cells& s = *sequence.cells;
+  const int32_t drafted = s.drafted;
+  s.tail = 1 + drafted;
+  s.draft_kv = s.draft_end;
+  s.drafted = 0;
+  write_log(sequence, Verdict{}, s.committed, drafted, StoreRelease{});
 }
 
 }  // namespace specrt

@@ -98,6 +98,10 @@ void init_options(nb::module_& module) {
   nb::enum_<LoopKind>(module, "LoopKind")
       .value("lockstep", LoopKind::lockstep)
       .value("pearl", LoopKind::pearl);
+  nb::enum_<PearlPhases>(module, "PearlPhases")
+      .value("both", PearlPhases::both)
+      .value("pre_verify_only", PearlPhases::pre_verify_only)
+      .value("post_verify_only", PearlPhases::post_verify_only);
   nb::enum_<AcceptanceRule>(module, "AcceptanceRule")
       .value("exact", AcceptanceRule::exact)
       .value("rejection", AcceptanceRule::rejection)
@@ -112,6 +116,7 @@ void init_options(nb::module_& module) {
       .def_rw("tree_nodes", &LLMOptions::tree_nodes)
       .def_rw("loop", &LLMOptions::loop)
       .def_rw("draft_threads", &LLMOptions::draft_threads)
+      .def_rw("phases", &LLMOptions::phases)
       .def_rw("rule", &LLMOptions::rule)
       .def_rw("step_costs", &LLMOptions::step_costs)
       .def_rw("device", &LLMOptions::device)

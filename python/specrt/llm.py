@@ -13,7 +13,15 @@ from specrt import _core
 from specrt.bundle import Bundle, open_bundle
 from specrt.conversation import Conversation, conversations_of
 from specrt.curves import mismatch
-from specrt.methods import AT_ONCE, MOST_TREE_NODES, RULES, MethodChoice, Pace, choose_method
+from specrt.methods import (
+    AT_ONCE,
+    MOST_TREE_NODES,
+    PHASES,
+    RULES,
+    MethodChoice,
+    Pace,
+    choose_method,
+)
 from specrt.outputs import RequestOutput, StreamChunk, output_of
 from specrt.running import RUNNING
 from specrt.sampling_params import SamplingParams
@@ -55,6 +63,9 @@ class LLM:
         pace: paced mode, for studies of loops: milliseconds that a step of the target and one of
             the draft model last at least, as if each had a device of that speed. Draft lengths
             follow from these times.
+        phases: for studies of "pearl" with a CPU bundle under the rule "exact": "pre_verify_only"
+            drafts nothing while a draft is verified, "post_verify_only" does not judge the first
+            drafted token while the others are drafted. The output is the same.
         enable_prefix_caching: whether a prompt that begins like the text before it feeds only the
             rest, as the next turn of a conversation does. The output is the same.
 
@@ -79,6 +90,7 @@ class LLM:
         run_ahead: int = 1,
         trace_steps: bool = False,
         pace: Pace | None = None,
+        phases: str = "both",
         enable_prefix_caching: bool = True,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else _open(bundle)
@@ -106,6 +118,7 @@ class LLM:
             options.pace_target_ms, options.pace_draft_ms = pace
         options.step_costs = _step_costs(self.bundle, choice, pace)
         options.rule = _rule(rule)
+        options.phases = _phases(phases, choice)
         if choice.overlaps:
             options.loop = _core.LoopKind.pearl
             options.draft_threads = draft_threads or 0
@@ -288,6 +301,15 @@ def _rule(name: str) -> _core.AcceptanceRule:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, not {name!r}")
     rule: _core.AcceptanceRule = getattr(_core.AcceptanceRule, name)
     return rule
+
+
+def _phases(name: str, choice: MethodChoice) -> _core.PearlPhases:
+    if name not in PHASES:
+        raise ValueError(f"phases must be one of {', '.join(PHASES)}, not {name!r}")
+    if name != "both" and not choice.overlaps:
+        raise ValueError(f'phases {name!r} belong to "pearl" methods, not {choice.method!r}')
+    phases: _core.PearlPhases = getattr(_core.PearlPhases, name)
+    return phases
 
 
 def _tree_nodes(tree_nodes: int | None, choice: MethodChoice, rule: str) -> int:

@@ -23,6 +23,7 @@ METHODS = (
 )
 
 RULES = ("exact", "rejection", "block")  # how drafted tokens are judged
+PHASES = ("both", "pre_verify_only", "post_verify_only")  # what PEARL does ahead
 
 # The first are vLLM's words for the same thing.
 _ALIASES = {
@@ -71,6 +72,11 @@ class Pace(NamedTuple):
 
     target_ms: float
     draft_ms: float
+
+    @property
+    def text(self) -> str:
+        """As results name it, so that nobody takes them for the machine's own speed."""
+        return f"PACED: target steps {self.target_ms:g} ms, draft steps {self.draft_ms:g} ms"
 
 
 @dataclass(frozen=True)

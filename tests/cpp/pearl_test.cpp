@@ -40,6 +40,28 @@ TEST_CASE("Pearl with an n-gram lookup, alone and before the model, gives the sa
   }
 }
 
+TEST_CASE("one phase of Pearl alone gives the tokens of direct sampling") {
+  for (uint64_t index = 0; index < 2400; ++index) {
+    Config config = pearl_config(8'000'000 + index, 1 + static_cast<int32_t>(index % 2));
+    config.phases = index % 4 < 2 ? Phases::pre_verify_only : Phases::post_verify_only;
+    config.rig.ngram = index % 5 == 0 ? 2 : 0;
+    if (index % 7 == 0) config.rig.drafting = Drafting::at_once;
+    check(config, index);
+  }
+}
+
+TEST_CASE("Generator runs one phase of Pearl alone, to every limit") {
+  for (uint64_t index = 0; index < 600; ++index) {
+    Config config = pearl_config(9'000'000 + index, 1);
+    config.phases = index % 2 == 0 ? Phases::pre_verify_only : Phases::post_verify_only;
+    config.draft_tokens = 1 + static_cast<int32_t>(index % 8);
+    config.depth = static_cast<int32_t>(index % 3);
+    Rig rig(config.rig);
+    const std::string wrong = difference(rig, config, run_generator(rig, config, {}));
+    REQUIRE_MESSAGE(wrong.empty(), "configuration ", index, ": ", wrong);
+  }
+}
+
 // A perfect drafter, greedy choice, and steps of 10 and 2 ms on the scripted clock.
 Config timed_config(int32_t gamma) {
   Config config;
@@ -127,6 +149,34 @@ TEST_CASE("the drafter reads the prompt beside the target, unless nothing will b
   Config in_turns = config;
   in_turns.loop = LoopKind::lockstep;
   CHECK_EQ(fed_beside_prompt(in_turns), 0);
+}
+
+TEST_CASE("without post-verify nothing is drafted while a draft is verified") {
+  Config config = timed_config(5);
+  config.phases = Phases::pre_verify_only;
+  Rig rig(config.rig);
+  const Outcome outcome = run_generator(rig, config, {});
+  REQUIRE_EQ(difference(rig, config, outcome), "");
+  // In turn a pre-verify, which commits one token, and a round of five without a draft.
+  REQUIRE_EQ(outcome.rounds.size(), 34);
+  for (size_t i = 0; i < 32; ++i) {
+    CHECK_EQ(outcome.rounds[i].drafted, i % 2 == 0 ? 5 : 0);
+    CHECK_EQ(outcome.rounds[i].committed, i % 2 == 0 ? 1 : 5);
+  }
+}
+
+TEST_CASE("without pre-verify a first draft waits for the next round") {
+  Config config = timed_config(5);
+  config.phases = Phases::post_verify_only;
+  Rig rig(config.rig);
+  const Outcome outcome = run_generator(rig, config, {});
+  REQUIRE_EQ(difference(rig, config, outcome), "");
+  // Nothing, then six with the first token of the next draft, then five in every round.
+  REQUIRE_GE(outcome.rounds.size(), 3);
+  CHECK_EQ(outcome.rounds[0].committed, 0);
+  CHECK_EQ(outcome.rounds[1].committed, 6);
+  CHECK_EQ(outcome.rounds[2].committed, 5);
+  CHECK_EQ(outcome.rounds.size(), 21);
 }
 
 TEST_CASE("draft and verify of a round in lockstep never overlap, and take their sum") {

@@ -42,6 +42,7 @@ void RaceDetector::name_sequence(const std::string& label, const SequenceCells& 
   cell("stop", s.stop);
   cell("round", s.round);
   cell("seed", s.seed);
+  cell("phases", s.phases);
   cell("eos_count", s.eos_count);
   cell("eos", s.eos);
   cell("sampling", s.sampling);

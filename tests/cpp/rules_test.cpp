@@ -260,6 +260,36 @@ TEST_CASE("pairs are fed up to the one before the last token, and masks behind i
   CHECK_EQ(desk.cells.draft_kv, 4);
 }
 
+TEST_CASE("without post-verify a draft waits until the tail is a single token") {
+  for (const int32_t tail : {1, 3}) {
+    Desk desk(10, tail, 0);
+    desk.cells.phases = Phases::pre_verify_only;
+    desk.cells.draft_end = desk.cells.draft_kv;
+    StepSpan span;
+    begin_draft(desk.cells, desk.tok, span, {.capacity = 4, .window = 40, .catch_up_rows = 8});
+    CHECK_EQ(desk.cells.drafted, tail == 1 ? 4 : 0);
+    CHECK_EQ(span.rows, tail == 1 ? 1 : 0);
+    CHECK_EQ(ngram_room(desk.cells, {.capacity = 4}), tail == 1 ? 4 : 0);
+    CHECK_EQ(desk.cells.draft_end, tail == 1 ? 13 : 9);
+  }
+}
+
+TEST_CASE("without pre-verify a draft behind a single token joins the tail unjudged") {
+  Desk desk(10, 1, 4);
+  CHECK(!postpones_verdict(desk.cells));
+  desk.cells.phases = Phases::post_verify_only;
+  REQUIRE(postpones_verdict(desk.cells));
+  postpone_verdict({.cells = &desk.cells, .tok = desk.tok, .log = desk.log, .log_slots = 4});
+  CHECK_EQ(desk.cells.committed, 10);
+  CHECK_EQ(desk.cells.tail, 5);
+  CHECK_EQ(desk.cells.drafted, 0);
+  CHECK_EQ(desk.cells.draft_kv, 13);  // all but the last, which was never fed
+  CHECK_EQ(desk.log[0].drafted, 4);
+  CHECK_EQ(desk.log[0].count, 0);
+  CHECK(!postpones_verdict(desk.cells));
+  CHECK(!postpones_verdict(Desk(10, 1, 0).cells));
+}
+
 TEST_CASE("Lockstep lets the draft join the tail and logs it as drafted") {
   Desk desk(10, 1, 4);
   append_draft(desk.cells);

@@ -111,4 +111,10 @@ int32_t ScriptedBackend::pick(const Cells& s, const RowsView& logits, int32_t ro
   return in_order(s, logits, row, position).front();
 }
 
+void ScriptedBackend::run(const ProposeNgramArgs& args) {
+  Cells& s = *args.sequence.cells;
+  specrt::propose_ngram(s, args.sequence.tok, args.plan);
+  note_sure_drafts(args.sequence);
+}
+
 }  // namespace specrt::testing

@@ -176,7 +176,8 @@ Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
                        .draft_tokens = config.draft_tokens,
                        .tree_nodes = config.tree_nodes,
                        .run_ahead = config.depth,
-                       .step_costs = config.costs});
+                       .step_costs = config.costs,
+                       .phases = config.phases});
   const Sequence& sequence = *rig.sequences[0];
   const Ask& ask = config.asks[0];
   Outcome outcome;
@@ -184,8 +185,10 @@ Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
   uint32_t calls = 0;
   const auto on_progress = [&](const Progress& progress) {
     const std::span<const int32_t> tokens = progress.tokens;
-    // The host has just read the entry of this round.
-    if (!tokens.empty()) rig.backend.host_reads(sequence.cells().log[calls++ % kLogSlots]);
+    // The host has just read the entry of this round. Prompts are short here, so that reports
+    // without tokens are of postponed verdicts.
+    const bool read = !tokens.empty() || config.phases == Phases::post_verify_only;
+    if (read) rig.backend.host_reads(sequence.cells().log[calls++ % kLogSlots]);
     delivered.insert(delivered.end(), tokens.begin(), tokens.end());
     return !also || also(progress);
   };
@@ -206,7 +209,8 @@ Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
     committed += static_cast<size_t>(round.committed);
     // Pearl judges in a round what the round before drafted.
     const bool unjudged = config.loop == LoopKind::lockstep && round.accepted > round.drafted;
-    if (unjudged || round.committed < 1 || round.committed > round.accepted + 1 ||
+    const int32_t fewest = config.phases == Phases::post_verify_only ? 0 : 1;
+    if (unjudged || round.committed < fewest || round.committed > round.accepted + 1 ||
         round.committed < round.accepted) {
       outcome.problems.push_back(concat("a round drafted ", round.drafted, ", accepted ",
                                         round.accepted, ", committed ", round.committed));
@@ -240,7 +244,9 @@ class Reader {
       complain("entry ", round, " says round ", entry.round, " behind ", entry.committed_before,
                " tokens instead of ", before);
     }
-    if ((entry.count == 0) != stopped_[s])
+    const bool postponed = config_.phases == Phases::post_verify_only && entry.drafted > 0 &&
+                           entry.judged == 0 && !stopped_[s];
+    if ((entry.count == 0) != (stopped_[s] || postponed))
       complain("entry ", round, " has ", entry.count, " tokens");
     if (entry.drafted > most.drafted || entry.judged > most.judged ||
         entry.accepted > entry.judged || entry.count > entry.accepted + 1) {
@@ -267,9 +273,11 @@ class Reader {
   std::vector<bool> stopped_;
 };
 
-std::unique_ptr<Loop> make_loop(LoopKind kind, Rig& rig) {
-  if (kind == LoopKind::lockstep) return std::make_unique<Lockstep>(*rig.target, rig.drafter.get());
-  return std::make_unique<Pearl>(*rig.target, rig.drafter.get());
+std::unique_ptr<Loop> make_loop(const Config& config, Rig& rig) {
+  if (config.loop == LoopKind::lockstep) {
+    return std::make_unique<Lockstep>(*rig.target, rig.drafter.get());
+  }
+  return std::make_unique<Pearl>(*rig.target, rig.drafter.get(), config.phases);
 }
 
 // Any tree of at most `nodes` nodes behind row 0, which is no deeper than a draft is long.
@@ -296,12 +304,16 @@ TreeShape draw_tree(Dice& dice, int32_t nodes) {
   return shape;
 }
 
-void begin_sequence(Rig& rig, Loop& loop, const Ask& ask, size_t s) {
+void begin_sequence(Rig& rig, Loop& loop, const Config& config, size_t s) {
+  const Ask& ask = config.asks[s];
   const auto length = static_cast<int32_t>(ask.prompt.size());
-  rig.sequences[s]->begin(
-      *rig.target_stream,
-      {.prompt = ask.prompt, .eos = ask.eos, .max_tokens = ask.max_tokens, .seed = ask.seed},
-      ask.params());
+  rig.sequences[s]->begin(*rig.target_stream,
+                          {.prompt = ask.prompt,
+                           .eos = ask.eos,
+                           .max_tokens = ask.max_tokens,
+                           .seed = ask.seed,
+                           .phases = config.phases},
+                          ask.params());
   loop.enqueue_prompt_verdict(s, 0, length);
 }
 
@@ -319,9 +331,9 @@ Outcome run_loop(Rig& rig, const Config& config) {
   };
   Outcome outcome;
   Dice dice(config.rig.schedule_seed + 1);
-  const std::unique_ptr<Loop> loop = make_loop(config.loop, rig);
+  const std::unique_ptr<Loop> loop = make_loop(config, rig);
   Reader reader(rig, config, outcome);
-  for (size_t s = 0; s < config.asks.size(); ++s) begin_sequence(rig, *loop, config.asks[s], s);
+  for (size_t s = 0; s < config.asks.size(); ++s) begin_sequence(rig, *loop, config, s);
   std::deque<Round> rounds{{rig.target_stream->record(), {0, 0}}};
   int32_t last = 0;  // length of the draft before
   uint32_t next = 0;
@@ -342,7 +354,8 @@ Outcome run_loop(Rig& rig, const Config& config) {
                           {shape.rows - 1, shape.depth[shape.rows - 1]}});
         continue;
       }
-      const int32_t judged = config.loop == LoopKind::pearl ? std::max(1, last) : k;
+      const int32_t postponed = config.phases == Phases::post_verify_only ? 1 : 0;
+      const int32_t judged = config.loop == LoopKind::pearl ? std::max(1, last + postponed) : k;
       rounds.push_back({loop->enqueue_round(k, config.rig.context), {k, judged}});
       last = k;
     }

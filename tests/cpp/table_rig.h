@@ -89,6 +89,7 @@ struct Ask {
 struct Config {
   RigOptions rig;
   LoopKind loop = LoopKind::lockstep;
+  Phases phases = Phases::both;
   std::vector<Ask> asks;     // one for each sequence
   int32_t draft_tokens = 4;  // kRandomLength: another length in every round
   int32_t tree_nodes = 0;    // of a parallel drafter's trees at most; a loop draws their shapes

@@ -135,3 +135,8 @@ def test_a_call_that_fails_once(
         with pytest.raises(specrt.Error, match="CUDA: out of memory in "):
             complete(llm)
         assert complete(llm) == expected
+
+
+def test_one_phase_of_pearl_alone_is_refused(tiny_bundle: Path, emulated: Emulator) -> None:
+    with pytest.raises(ValueError, match="runs on CPU engines only, not on CUDA"):
+        LLM(tiny_bundle, "pearl", phases="pre_verify_only")

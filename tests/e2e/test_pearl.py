@@ -119,6 +119,40 @@ def test_steps_are_traced_for_the_request_alone(tiny_bundle: Path) -> None:
     assert untraced.metrics.steps == []
 
 
+@pytest.mark.cpu_only("CUDA refuses phases")
+@pytest.mark.parametrize("method", PEARL)
+@pytest.mark.parametrize("phases", ["pre_verify_only", "post_verify_only"])
+def test_one_phase_alone_gives_the_same_tokens(
+    phases: str, method: str, tiny_bundle: Path, plain: LLM
+) -> None:
+    rounds = []
+    for tokens in (1, 2, 3, 7):
+        llm = LLM(tiny_bundle, method, tokens, phases=phases, threads=2)
+        for most in (1, 2, 9, 40):
+            for seed in range(3):
+                params = SamplingParams(temperature=0.4 * seed, max_tokens=most, seed=seed)
+                [expected] = plain.generate(PROMPT, params)
+                [out] = llm.generate(PROMPT, params)
+                assert out.token_ids == expected.token_ids
+                rounds += out.metrics.rounds
+    postponed = [r for r in rounds if r.committed == 0]
+    assert bool(postponed) == (phases == "post_verify_only")
+    assert all(r.drafted > 0 and r.accepted == 0 for r in postponed)
+
+
+def test_impossible_phases_are_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(ValueError, match="phases must be one of both, pre_verify_only"):
+        LLM(tiny_bundle, "pearl", phases="neither")
+    with pytest.raises(ValueError, match='belong to "pearl" methods'):
+        LLM(tiny_bundle, "speculative", phases="pre_verify_only")
+
+
+@pytest.mark.cpu_only("CUDA refuses phases under every rule")
+def test_phases_are_refused_under_other_rules(tiny_bundle: Path) -> None:
+    with pytest.raises(ValueError, match="judged by the rule exact only"):
+        LLM(tiny_bundle, "pearl", phases="pre_verify_only", rule="block")
+
+
 @pytest.mark.parametrize("rule", ["typical", "", "Exact"])
 def test_unknown_rules_are_refused(rule: str, tiny_bundle: Path) -> None:
     with pytest.raises(ValueError, match="rule must be one of exact, rejection, block"):

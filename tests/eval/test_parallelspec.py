@@ -1,7 +1,6 @@
 """The benchmark of drafters that fill masks, on a tiny bundle and a prompt of each task."""
 
 import dataclasses
-import gzip
 import json
 from pathlib import Path
 
@@ -23,18 +22,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = write_tiny_llama(folder / "target", TinyLlama())
     drafts = [target, write_mask_drafter(target, folder / "parallel")]
     return build(target, draft=drafts, out=folder / "bundle", progress=False, tune=False)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for task in TASKS:
-        row = json.dumps({"prompt": f"words of {task}", "category": "other"})
-        (folder / f"{task}.jsonl").write_text(f"{row}\n{row}\n")
-    packed = folder / "gsm8k.jsonl"
-    (folder / "gsm8k.jsonl.gz").write_bytes(gzip.compress(packed.read_bytes()))
-    packed.unlink()
-    return folder
 
 
 def test_writes_rows_table_and_picture(bundle: Path, data: Path, tmp_path: Path) -> None:

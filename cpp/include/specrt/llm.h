@@ -32,6 +32,7 @@ struct LLMOptions {
   // quarter, at least one) belong to the drafter, the others to the target.
   LoopKind loop = LoopKind::lockstep;
   int32_t draft_threads = 0;
+  PearlPhases phases = PearlPhases::both;       // one alone: CPU engines, rule exact
   AcceptanceRule rule = AcceptanceRule::exact;  // how drafted tokens are judged when sampling
   // With step times of this machine (LLM::time_steps), each round drafts as many tokens as should
   // pay by them and by the drafts of late, down to none. Without, every round drafts the most.

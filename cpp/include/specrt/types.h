@@ -45,6 +45,13 @@ enum class LoopKind {
   pearl,     // draft and verify at the same time (PEARL, arXiv 2408.11850)
 };
 
+// What Pearl does ahead; one phase alone is for studies of what the other gives.
+enum class PearlPhases {
+  both,
+  pre_verify_only,   // nothing is drafted while a draft is verified
+  post_verify_only,  // the first drafted token is not judged while the others are drafted
+};
+
 // How drafted tokens are judged when sampling; at temperature 0 all rules give the same tokens.
 enum class AcceptanceRule {
   exact,      // the tokens are those of autoregressive decoding with the same seed

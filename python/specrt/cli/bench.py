@@ -15,15 +15,13 @@ from specrt.cli.options import (
     add_threads,
     count,
     named_bundle,
+    pace,
 )
 from specrt.eval.output_files import check_output_files, with_name_inside
-from specrt.methods import Pace
 
 if TYPE_CHECKING:
     from specrt.eval.bench import BenchRun
     from specrt.eval.report import BenchRow
-
-_SLOWEST_MS = 60_000.0
 
 HELP = "measure methods against each other"
 _DESCRIPTION = """\
@@ -50,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods",
         default="autoregressive,speculative",
         metavar="NAMES",
-        help="separated by commas (default: %(default)s)",
+        help="separated by commas (default: %(default)s); for studies, pearl@pre_verify_only and "
+        "pearl@post_verify_only are one phase of pearl alone",
     )
     add(
         "--prompts",
@@ -69,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--raw", action="store_true", help="no chat template")
     add(
         "--pace",
-        type=_pace,
+        type=pace,
         metavar="t_target=MS,t_draft=MS",
         help="paced mode: steps of the target and the draft model last at least so many "
         "milliseconds, as if each had a device of that speed",
@@ -138,20 +137,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pace(text: str) -> Pace:
-    """t_target=20,t_draft=2, in any order."""
-    try:
-        parts = dict(part.split("=") for part in text.split(","))
-        pace = Pace(float(parts.pop("t_target")), float(parts.pop("t_draft")))
-        if parts or not all(0.0 < ms <= _SLOWEST_MS for ms in pace):
-            raise ValueError
-    except (KeyError, ValueError):
-        raise argparse.ArgumentTypeError(
-            f"must be t_target=MS,t_draft=MS with positive milliseconds, not {text!r}"
-        ) from None
-    return pace
-
-
 def _answer_files(path: Path | None, methods: tuple[str, ...]) -> tuple[Path, ...]:
     """One for every method; none if they are not wanted."""
     if path is None:
@@ -204,10 +189,8 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 def _place(result: "BenchRun") -> str:
     place = f"{result.machine.cpu_model}, {result.threads} threads, {result.backend}"
-    pace = result.options.pace
-    if pace is None:
-        return place
-    return f"{place}, PACED: target steps {pace.target_ms:g} ms, draft steps {pace.draft_ms:g} ms"
+    paced = result.options.pace
+    return place if paced is None else f"{place}, {paced.text}"
 
 
 def _print_results(result: "BenchRun", rows: "list[BenchRow]") -> None:

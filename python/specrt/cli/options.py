@@ -5,9 +5,10 @@ from pathlib import Path
 
 from specrt.bundle import Bundle, open_bundle
 from specrt.demo import DEMO, bundle_path
-from specrt.methods import METHODS, RULES
+from specrt.methods import METHODS, RULES, Pace
 from specrt.sampling_params import SamplingParams
 
+_SLOWEST_MS = 60_000.0
 _UNLIMITED = 2**31 - 1  # tokens; the context ends before
 
 
@@ -24,6 +25,20 @@ def named_bundle(word: str) -> Bundle:
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Adds --threads."""
     parser.add_argument("--threads", type=count, metavar="N", help="cores to use (default: all)")
+
+
+def pace(text: str) -> Pace:
+    """t_target=20,t_draft=2, in any order."""
+    try:
+        parts = dict(part.split("=") for part in text.split(","))
+        told = Pace(float(parts.pop("t_target")), float(parts.pop("t_draft")))
+        if parts or not all(0.0 < ms <= _SLOWEST_MS for ms in told):
+            raise ValueError
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"must be t_target=MS,t_draft=MS with positive milliseconds, not {text!r}"
+        ) from None
+    return told
 
 
 def add_drafting(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ class BenchOptions:
     """What to run.
 
     Attributes:
-        methods: names as `LLM` takes them.
+        methods: names as `LLM` takes them; "pearl@pre_verify_only" is "pearl" with these `phases`.
         max_new_tokens: most tokens of a completion.
         temperature: 0 is greedy.
         seed: of the first prompt; every further one adds 1.
@@ -111,6 +111,7 @@ class _Runner:
     """A method's LLM; the step times of each prompt come from the engines that it has loaded."""
 
     llm: LLM
+    name: str  # of the method that runs, and its phases
     options: BenchOptions
 
     def complete(self, prompt: Prompt, index: int) -> Answers:
@@ -153,7 +154,9 @@ class _Runner:
             else:
                 yield rows, 1, each.drafted
             fed = each.committed
-            tail = each.drafted if each.accepted == each.committed and each.drafted else 1
+            survived = each.accepted == each.committed and each.drafted > 0
+            unjudged = 1 if each.committed == 0 else 0  # behind the token that a draft joined
+            tail = each.drafted + unjudged if survived else 1
 
     def _step_ms(self, role: EngineRole, rows: int, positions: int) -> float:
         """The mean, not the median: decoding times, which it is compared with, are sums too."""
@@ -174,6 +177,7 @@ class _Runner:
 
 def _load(bundle: Bundle, method: str, options: BenchOptions) -> _Runner:
     drafts = method != BASELINE
+    method, at, phases = method.partition("@")
     llm = LLM(
         bundle,
         method,
@@ -182,9 +186,10 @@ def _load(bundle: Bundle, method: str, options: BenchOptions) -> _Runner:
         rule=options.rule,
         pace=options.pace,
         trace_steps=overlaps(method),
+        phases=phases or "both",
         enable_prefix_caching=False,
     )
-    return _Runner(llm, options)
+    return _Runner(llm, f"{llm.method}{at}{phases}", options)
 
 
 def _sample(runner: _Runner, prompt: Prompt, repeats: Sequence[Answers]) -> Sample:
@@ -236,7 +241,7 @@ def run_bench(
         skipped=len(prompts) - len(fitting),
         methods=tuple(
             MethodRun(
-                runner.llm.method,
+                runner.name,
                 runner.llm.num_speculative_tokens,
                 runner.bytes_per_round(kept),
                 tuple(kept),

@@ -12,7 +12,7 @@ from specrt.eval.bench import BASELINE, BenchOptions, BenchRun, run_bench
 from specrt.eval.draft_cost import DraftCost, draft_cost
 from specrt.eval.prompts import Prompt
 from specrt.eval.report import ALL, BenchRow, bench_rows, json_rows
-from specrt.eval.table import identical_text, speedup_text
+from specrt.eval.table import identical_text, markdown_table, speedup_text
 from specrt.llm import LLM
 
 METHODS = (BASELINE, "speculative", "parallel", "pearl:parallel")
@@ -108,14 +108,9 @@ def parallelspec_markdown(result: ParallelSpecRun, place: str) -> str:
     return "\n".join(parts)
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]], texts: int) -> list[str]:
-    rule = ["---"] * texts + ["--:"] * (len(head) - texts)
-    return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *lines)]
-
-
 def _speed_table(rows: Sequence[BenchRow]) -> list[str]:
     head = ("task", "method", "tokens/s", "speed-up", "mean acceptance length", "identical")
-    return _table(
+    return markdown_table(
         head,
         (
             (
@@ -140,7 +135,7 @@ def _acceptance_table(rows: Sequence[BenchRow]) -> list[str]:
     for row in pooled:
         shares = [*row.accepted_at_position, *[0.0] * most]
         lines.append((f"`{row.method}`", *(f"{shares[place]:.2f}" for place in places)))
-    return _table(("method", *(str(place + 1) for place in places)), lines, texts=1)
+    return markdown_table(("method", *(str(place + 1) for place in places)), lines, texts=1)
 
 
 def _cost_table(costs: Mapping[str, DraftCost]) -> list[str]:
@@ -154,4 +149,4 @@ def _cost_table(costs: Mapping[str, DraftCost]) -> list[str]:
         for method, cost in costs.items()
     ]
     head = ("method", *(f"k = {length}" for length in lengths), "over the target")
-    return _table(head, lines, texts=1)
+    return markdown_table(head, lines, texts=1)

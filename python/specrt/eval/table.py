@@ -1,6 +1,6 @@
 """Plain text tables for terminals and logs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from specrt.eval.report import ALL, BenchRow
 
@@ -26,6 +26,12 @@ def text_table(lines: Sequence[Sequence[str]], texts: int) -> str:
         for line in lines
     )
     return "\n".join(aligned)
+
+
+def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]], texts: int) -> list[str]:
+    """Lines of a table whose first `texts` columns are texts, the others numbers."""
+    rule = ["---"] * texts + ["--:"] * (len(head) - texts)
+    return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *lines)]
 
 
 def speedup_text(value: float | None) -> str:

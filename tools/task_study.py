@@ -1,0 +1,62 @@
+"""What the benchmarks over the six tasks share: arguments, and where results go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from specrt.cli.options import count
+from specrt.eval.bench import BenchOptions, BenchRun
+from specrt.eval.machine import this_machine
+
+RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
+
+
+def add_arguments(parser: argparse.ArgumentParser, methods: Iterable[str]) -> None:
+    """Adds the arguments of every such benchmark; `methods` are its own."""
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of the tasks' prompts")
+    add("--out", type=Path, help="folder to write (default: benchmarks/results/DATE-MACHINE)")
+    add("--methods", default=",".join(methods), help="default: %(default)s")
+    add("--limit", type=count, default=8, help="prompts of every task (default: %(default)s)")
+    add("--repeats", type=count, default=3, help="times are the median (default: %(default)s)")
+    add("--max-new-tokens", type=count, default=128, help="default: %(default)s")
+    add("--threads", type=count, help="default: all")
+    add("--seed", type=int, default=0)
+
+
+def bench_options(args: argparse.Namespace) -> BenchOptions:
+    """What `add_arguments` added."""
+    return BenchOptions(
+        methods=tuple(name.strip() for name in args.methods.split(",")),
+        max_new_tokens=args.max_new_tokens,
+        seed=args.seed,
+        threads=args.threads,
+        repeats=args.repeats,
+    )
+
+
+def result_folder(args: argparse.Namespace) -> Path:
+    """The one asked for, or one for today and this machine (2026-01-31-amd-epyc-2-cores)."""
+    if args.out is not None:
+        return Path(args.out)
+    machine = this_machine()
+    model = re.sub(r"[^a-z0-9]+", "-", machine.cpu_model.lower()).strip("-")
+    return RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{model}-{machine.cores}-cores"
+
+
+def place_text(run: BenchRun) -> str:
+    """Where a run was measured."""
+    return f"{run.machine.cpu_model}, {run.threads} threads, {run.backend}"
+
+
+def write_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    """JSON lines; makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
