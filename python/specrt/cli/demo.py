@@ -18,8 +18,9 @@ from specrt.sampling_params import SamplingParams
 HELP = "see it work, with small packaged models"
 _DESCRIPTION = """\
 Answers a few prompts with a small packaged model, live: without drafts, with those of a draft model
-and with those of a drafter that fills masks, and ends with a comparison. The models are compiled on the first run and kept in the cache folder. They
-show the speed of the runtime; their answers are those of very small models."""
+and with those of a drafter that fills masks, and ends with a comparison. The models are compiled on
+the first run and kept in the cache folder. They show the speed of the runtime; their answers are
+those of very small models."""
 _EPILOG = """example:
   %(prog)s
 """
