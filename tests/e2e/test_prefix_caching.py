@@ -84,7 +84,7 @@ def test_another_use_of_the_caches_between_requests(demo_bundle: Path) -> None:
 
 def test_a_cancelled_prompt_leaves_nothing_to_reuse(demo_bundle: Path) -> None:
     llm = load(demo_bundle, "speculative")
-    prompt = [100 + i % 700 for i in range(by_backend(cpu=1500, cuda=400))]
+    prompt = [100 + i % 700 for i in range(by_backend(cpu=1500, cuda=600))]
     completion = llm.core.generate(prompt, params_of(1).to_core(), lambda *_: False)
     assert not completion.token_ids
     [out] = llm.generate([prompt], params_of(1))
