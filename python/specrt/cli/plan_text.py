@@ -66,6 +66,8 @@ def _section(header: EngineHeader, index: int, op: OpRecord) -> str:
         return _SECTION_HEAD
     if op.kv != NONE:
         return f"layer {op.kv}"
+    if op.kind == "keep_features":
+        return "kept for a drafter"
     name = _tensor_name(header, op.tensor) if op.tensor != NONE else ""
     layer = _LAYER.match(name)
     return f"layer {layer[1]}" if layer else ""
