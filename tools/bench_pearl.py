@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specrt import Error, __version__
+from specrt.bundle import Bundle
 from specrt.cli.options import count, named_bundle, pace
 from specrt.eval.machine import source_commit
 from specrt.eval.pearl import (
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = bench_options(args)
         check_plot(out / "pearl.png", options.methods)
         prompts = task_prompts(args.data, args.limit)
-        bundles = [named_bundle(word) for word in args.bundles]
+        bundles = _bundles(args.bundles)
         runs = run_pearl(
             bundles, prompts, options, paces, args.draft_length, progress=sys.stderr.isatty()
         )
@@ -86,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
         "adaptive: as many as should pay (default: %(default)s)",
     )
     return parser
+
+
+def _bundles(words: Sequence[str]) -> dict[str, Bundle]:
+    names = [Path(word).resolve().name for word in words]
+    if len(set(names)) < len(names):
+        raise ValueError(f"bundles must have different names, not {', '.join(names)}")
+    return {name: named_bundle(word) for name, word in zip(names, words, strict=True)}
 
 
 def _draft_length(text: str) -> DraftLength:

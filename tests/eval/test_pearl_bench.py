@@ -108,4 +108,4 @@ def test_bundles_of_one_name_are_refused(
     bundles: list[str], data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench_pearl.main([bundles[0], bundles[0], "--data", str(data)]) == 2
-    assert "told apart by the bundles' names" in capsys.readouterr().err
+    assert "bundles must have different names, not same, same" in capsys.readouterr().err

@@ -5,7 +5,7 @@ as its steps are and paced; methods prompt by prompt (`bench`). A paced run stan
 device each, whose speeds have the ratio c = t_target / t_draft.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -44,7 +44,7 @@ class PearlRun:
     """One bundle at one pace.
 
     Attributes:
-        bundle: name of its folder.
+        bundle: its name.
         ratio: c = t_target / t_draft.
         run: what was measured.
     """
@@ -97,7 +97,7 @@ def differing(runs: Iterable[PearlRun]) -> list[str]:
 
 
 def run_pearl(
-    bundles: Sequence[Bundle],
+    bundles: Mapping[str, Bundle],
     prompts: Sequence[Prompt],
     options: BenchOptions,
     paces: Sequence[Pace | None],
@@ -108,7 +108,7 @@ def run_pearl(
     """Measures every bundle at every pace.
 
     Args:
-        bundles: each with a draft model.
+        bundles: by name, each with a draft model.
         prompts: of all tasks.
         options: what to run; pace and number of speculative tokens are replaced.
         paces: None is as fast as the steps are.
@@ -117,16 +117,13 @@ def run_pearl(
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: a method is not possible, two bundles have one name, or `options` leave out
-            autoregressive decoding or change its tokens.
+        ValueError: a method is not possible, or `options` leave out autoregressive decoding or
+            change its tokens.
     """
     if BASELINE not in options.methods or options.rule != "exact":
         raise ValueError(f"outputs are compared with {BASELINE}, under the rule exact")
-    names = [bundle.path.resolve().name for bundle in bundles]
-    if len(set(names)) < len(names):
-        raise ValueError(f"results are told apart by the bundles' names, not {', '.join(names)}")
     runs = []
-    for name, bundle in zip(names, bundles, strict=True):
+    for name, bundle in bundles.items():
         for pace in paces:
             ratio = _ratio(bundle, pace, options.threads)
             chosen = replace(
