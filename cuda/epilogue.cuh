@@ -133,27 +133,42 @@ __device__ __forceinline__ BestKeys token_keys(const Cells& cells, int32_t posit
   return {key_of(value + gumbel_from_bits(id % 2 == 0 ? even : odd), id), largest};
 }
 
-// Leaves the best keys of a panel of the head. Lanes as in finish_row; all of them.
+// exp(value - largest) of a token with this key; 0 of none.
+__device__ __forceinline__ float share_of(Word key, float largest) {
+  if (key == 0) return 0.0f;
+  const float value = value_of(key);
+  return value == largest ? 1.0f : exponential(__fsub_rn(value, largest));
+}
+
+// Leaves the best keys of a panel of the head, and its mass. Lanes as in finish_row; all of them.
 __device__ __forceinline__ void put_best(const LinearArgs& args, int32_t row, int32_t panel,
                                          int32_t output, float low, float high) {
-  BestKeys best;
+  BestKeys first, second;
   if (row != kNoRow) {
     const Cells* cells = args.rows.segments.data()[row / args.rows.capacity].cells;
     const int32_t position = row_at(args.rows, row).position + 1;
     if (cells != nullptr && output < args.w.rows) {
-      best.take(token_keys(*cells, position, output, low));
+      first = token_keys(*cells, position, output, low);
     }
     if (cells != nullptr && output + 8 < args.w.rows) {
-      best.take(token_keys(*cells, position, output + 8, high));
+      second = token_keys(*cells, position, output + 8, high);
     }
   }
+  BestKeys best = first;
+  best.take(second);
   for (unsigned apart = 16; apart >= 4; apart /= 2) {
     best.take({shfl_xor(best.chosen, apart), shfl_xor(best.largest, apart)});
+  }
+  const float largest = value_of(best.largest);
+  float mass = __fadd_rn(share_of(first.largest, largest), share_of(second.largest, largest));
+  for (unsigned apart = 16; apart >= 4; apart /= 2) {
+    mass = __fadd_rn(mass, shfl_xor(mass, apart));
   }
   if (row == kNoRow || lane_index() >= 4) return;
   const HeadKeys keys(args.best, args.w.rows);
   keys.chosen(row)[panel] = best.chosen;
   keys.largest(row)[panel] = best.largest;
+  keys.mass(row)[panel] = mass;
 }
 
 // The outputs of one row in the two halves of a panel, scaled and summed; with a residual, the sum

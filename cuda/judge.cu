@@ -74,9 +74,7 @@ void judge(cudaStream_t stream, const JudgeArgs& args) {
   if (keeps_probabilities(args.sequence)) judge_by_probabilities(stream, args);
 }
 
-size_t head_bytes(int32_t vocab) {
-  return kMaxStepRows * static_cast<size_t>(HeadKeys(nullptr, vocab).count()) * 2 * sizeof(Word);
-}
+size_t head_bytes(int32_t vocab) { return HeadKeys::bytes(kMaxStepRows, vocab); }
 
 size_t pick_scratch(int32_t vocab) {
   return sizeof(PickHead) + kMaxStepRows * pick_scratch_cols(vocab) * 8;

@@ -1,6 +1,7 @@
 // The choice of one token from one row of logits by one block: filters, keyed Gumbel noise, argmax.
-// Where the head has left the best of every 16 tokens, logits are read again only for filters, and
-// with top_k only those of top_k panels.
+// Where the head has left the best of every 16 tokens, logits are read again only for filters: with
+// top_k those of top_k panels, with top_p or min_p those of a few panels, if that is certain to be
+// enough (keep_best).
 // The CPU backend's choice (cpu/pick.h): each filter keeps the best tokens down to some key, which
 // is found digit by digit from sums over the row. Masses are integers (see Masses), so no result
 // depends on threads. The CPU sums doubles in sorted order: where its sum and top_p * total differ
@@ -43,6 +44,8 @@ struct Bin {
 };
 
 inline constexpr int32_t kMaxPanels = 1024;  // that a choice may be narrowed to
+inline constexpr int32_t kBestPanels = 256;  // that top_p and min_p are tried with
+inline constexpr double kDoubt = 0x1p-17;    // of the mass of all tokens, as panels have it
 
 struct PickShared {
   BlockShared block;
@@ -68,6 +71,15 @@ struct TopP {
     const double target = std::ceil(p * static_cast<double>(total));
     return target < 1.0 ? 1 : static_cast<Word>(target);
   }
+};
+
+// The fewest best tokens whose mass reaches `wanted`.
+struct Reach {
+  Masses masses;
+  Word wanted;
+
+  __device__ Word mass(float value) const { return masses(value); }
+  __device__ Word target(Word) const { return wanted; }
 };
 
 // visit(key, value) for this thread's share.
@@ -203,13 +215,12 @@ __device__ __forceinline__ Word best_of(const Word* keys, int32_t count) {
   return best;
 }
 
-// Narrows the choice to the top_k panels with the largest values, which hold the top_k tokens: a
-// token in another panel is behind one of each of these.
-__device__ __forceinline__ void narrow(const RowKeys& keys, int32_t top_k, Values& values,
-                                       PickShared& shared) {
-  if (keys.chosen == nullptr || top_k <= 0 || top_k > kMaxPanels || top_k >= keys.count) return;
-  const Word highest = block_max(best_of(keys.largest, keys.count), shared.block);
-  const Word lowest = cut(keys, 0, highest, TopK{static_cast<Word>(top_k)}, shared);
+// Narrows the choice to the `count` panels with the largest values, which hold the `count` best
+// tokens: a token in another panel is behind one of each of these. The key down to which they hold
+// all tokens; `highest` is the best token's.
+__device__ __forceinline__ Word narrow(const RowKeys& keys, int32_t count, Word highest,
+                                       Values& values, PickShared& shared) {
+  const Word lowest = cut(keys, 0, highest, TopK{static_cast<Word>(count)}, shared);
   if (threadIdx.x == 0) shared.panel_count = 0;
   sync_block();
   for (int32_t i = threadIdx.x; i < keys.count; i += blockDim.x) {
@@ -218,6 +229,70 @@ __device__ __forceinline__ void narrow(const RowKeys& keys, int32_t top_k, Value
   sync_block();
   values.panels = shared.panels;
   values.panel_count = shared.panel_count;
+  return lowest;
+}
+
+// The mass of all tokens, within kDoubt of it.
+__device__ __forceinline__ double about_all(const RowKeys& keys, const Masses& masses,
+                                            PickShared& shared) {
+  Word own = 0;
+  for (int32_t i = threadIdx.x; i < keys.count; i += blockDim.x) {
+    const float largest = value_of(keys.largest[i]);
+    own += static_cast<Word>(weight(largest, masses.largest) * masses.unit * keys.mass[i]);
+  }
+  return static_cast<double>(block_prefix(own, shared.block).total);
+}
+
+// Finds the fewest best tokens of mass top_p, of those from `complete` up, none of which is missing
+// in `values`: by the least and by the largest mass that all tokens may have. False if the two
+// differ, or reach further down.
+__device__ __forceinline__ bool keep_mass(const RowKeys& keys, const Values& values, float top_p,
+                                          Word complete, Word highest, Kept& kept,
+                                          PickShared& shared) {
+  const TopP filter{top_p, Masses(kept.largest, values.vocab)};
+  const double about = about_all(keys, filter.masses, shared);
+  const Word least = filter.target(static_cast<Word>(about * (1 - kDoubt)));
+  const Word most = filter.target(static_cast<Word>(about * (1 + kDoubt)) + 1);
+  Word own = 0;
+  each_key(values, [&](Word key, float value) {
+    if (key >= complete) own += filter.mass(value);
+  });
+  if (block_prefix(own, shared.block).total < most) return false;
+  kept.lowest = cut(values, complete, highest, Reach{filter.masses, least}, shared);
+  return cut(values, complete, highest, Reach{filter.masses, most}, shared) == kept.lowest;
+}
+
+// Applies top_p and min_p to the tokens of the best panels, and narrows `values` to these, where
+// that is certain to keep the same tokens as all logits would; else false, and nothing changes.
+__device__ __forceinline__ bool keep_best(const RowKeys& keys, const SamplingCells& sampling,
+                                          Values& values, Kept& kept, PickShared& shared) {
+  if (keys.chosen == nullptr || keys.count <= kBestPanels) return false;
+  const float top_p = sampling.top_p, min_p = sampling.min_p;
+  const Word highest = block_max(best_of(keys.largest, keys.count), shared.block);
+  Values best = values;
+  Kept found;
+  found.largest = value_of(highest);
+  found.min_p = min_p > 0.0f ? min_p : 0.0f;
+  const Word complete = narrow(keys, kBestPanels, highest, best, shared);
+  const bool certain = top_p < 1.0f ? keep_mass(keys, best, top_p, complete, highest, found, shared)
+                                    : weight(value_of(complete), found.largest) < 0.999999 * min_p;
+  if (!certain) return false;
+  values = best;
+  kept = found;
+  return true;
+}
+
+// As apply_filters, with what the head left.
+__device__ __forceinline__ Kept keep(const RowKeys& keys, const SamplingCells& sampling,
+                                     Values& values, PickShared& shared) {
+  const int32_t top_k = sampling.top_k;
+  Kept kept;
+  if (top_k <= 0 || top_k >= values.vocab) {
+    if (keep_best(keys, sampling, values, kept, shared)) return kept;
+  } else if (keys.chosen != nullptr && top_k <= kMaxPanels && top_k < keys.count) {
+    narrow(keys, top_k, block_max(best_of(keys.largest, keys.count), shared.block), values, shared);
+  }
+  return apply_filters(values, sampling, shared);
 }
 
 // The token at `position` from a row of `vocab` logits, in every thread. `keys` are what the head
@@ -233,8 +308,7 @@ __device__ __forceinline__ int32_t pick(const float* logits, const RowKeys& keys
     return id_of(block_max(best_below({logits, vocab, 1.0f}, kNoBound), shared.block));
   }
   Values values{logits, vocab, temperature};
-  narrow(keys, cells.sampling.top_k, values, shared);
-  const Kept kept = apply_filters(values, cells.sampling, shared);
+  const Kept kept = keep(keys, cells.sampling, values, shared);
   return id_of(block_max(noisy_best(values, kept, cells.seed, position), shared.block));
 }
 

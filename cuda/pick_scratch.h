@@ -38,17 +38,26 @@ SPECRT_HD inline AdjustScratch adjust_scratch(const PickScratch& scratch, int32_
 
 // What a head leaves in LinearArgs::best: for every panel of 16 tokens of a row two keys of
 // values.cuh. `chosen` is that of the best token as noisy_best has it, `largest` that of the
-// largest value; where the choice is greedy, both are without noise.
+// largest value; where the choice is greedy, both are without noise. And a mass: the sum of
+// exp(value - largest value), within 2^-19 of it.
 class HeadKeys {
  public:
   SPECRT_HD HeadKeys(std::byte* best, int32_t vocab)
       : keys_(reinterpret_cast<unsigned long long*>(best)), count_((vocab + 15) / 16) {}
 
   SPECRT_HD int32_t count() const { return count_; }  // of a row
-  SPECRT_HD unsigned long long* chosen(int64_t r) const { return keys_ + 2 * r * count_; }
+  SPECRT_HD unsigned long long* chosen(int64_t r) const { return keys_ + r * row_words(); }
   SPECRT_HD unsigned long long* largest(int64_t r) const { return chosen(r) + count_; }
+  SPECRT_HD float* mass(int64_t r) const { return reinterpret_cast<float*>(largest(r) + count_); }
+
+  static size_t bytes(int64_t rows, int32_t vocab) {
+    return static_cast<size_t>(rows * HeadKeys(nullptr, vocab).row_words()) *
+           sizeof(unsigned long long);
+  }
 
  private:
+  SPECRT_HD int64_t row_words() const { return 2 * int64_t{count_} + (count_ + 1) / 2; }
+
   unsigned long long* keys_;
   int32_t count_;
 };
@@ -57,13 +66,14 @@ class HeadKeys {
 struct RowKeys {
   const unsigned long long* chosen;
   const unsigned long long* largest;
+  const float* mass;
   int32_t count;
 };
 
 SPECRT_HD inline RowKeys head_keys(const PickScratch& scratch, int32_t vocab, int32_t r) {
-  if (scratch.best == nullptr) return {nullptr, nullptr, 0};
+  if (scratch.best == nullptr) return {nullptr, nullptr, nullptr, 0};
   const HeadKeys keys(scratch.best, vocab);
-  return {keys.chosen(r), keys.largest(r), keys.count()};
+  return {keys.chosen(r), keys.largest(r), keys.mass(r), keys.count()};
 }
 
 }  // namespace specrt::cuda

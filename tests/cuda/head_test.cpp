@@ -169,6 +169,54 @@ TEST_CASE("top_k reads the logits of no more than k panels") {
   }
 }
 
+// top_p and min_p in a vocabulary of more panels than they are tried with.
+void draw_mass_filters(Dice& dice, Cells& s) {
+  s.logit = {};
+  s.eos_count = 0;
+  s.logprobs = 0;
+  s.sampling.top_k = 0;
+  s.sampling.top_p = dice.of({0.0f, 0.3f, 0.9f, 0.999f, 1.0f});
+  s.sampling.min_p = s.sampling.top_p == 1.0f || dice.one_in(3) ? dice.of({0.01f, 0.3f}) : 0.0f;
+}
+
+TEST_CASE("top_p and min_p keep what all logits keep") {
+  for (uint64_t index = 0; index < 40; ++index) {
+    CAPTURE(index);
+    Rig rig(seeded(index));
+    Dice dice(8500 + index);
+    HeadRig head(rig, dice, dice.between(4097, 5000), dice.between(1, 3));
+    Cells& s = head.sequence.start().cells;
+    draw_mass_filters(dice, s);
+    s.sampling.temperature = dice.of({0.05f, 0.3f, 1.0f, 30.0f});  // certain to flat
+    const LogEntry want = head.judged(rig, nullptr, head.logits.view(), dice);
+    REQUIRE(same(head.judged(rig, head.best.data(), head.logits.view(), dice), want));
+  }
+}
+
+TEST_CASE("top_p and min_p read the logits of the best 256 panels where these are enough") {
+  for (uint64_t index = 0; index < 30; ++index) {
+    CAPTURE(index);
+    Rig rig(seeded(index));
+    Dice dice(8800 + index);
+    constexpr int32_t kVocab = 4900, kPanels = 256;
+    HeadRig head(rig, dice, kVocab, 1);
+    head.bias = std::make_unique<DeviceArray<float>>(rig, std::vector<float>(kVocab, 0.0f));
+    Cells& s = head.sequence.start().cells;
+    draw_mass_filters(dice, s);
+    s.sampling.temperature = dice.of({0.05f, 0.1f});
+    if (s.sampling.top_p > 0.9f && s.sampling.top_p < 1.0f) s.sampling.top_p = 0.9f;  // no doubt
+    const LogEntry want = head.judged(rig, nullptr, head.logits.view(), dice);
+    const std::vector<float> row = head.logits.read(rig);
+    std::vector<float> seen(kVocab, 1e30f);  // what would be chosen if it were read
+    for (const int32_t panel : best_panels(row.data(), kVocab, kPanels)) {
+      const int32_t end = std::min(16 * panel + 16, kVocab);
+      std::copy(row.begin() + 16 * panel, row.begin() + end, seen.begin() + 16 * panel);
+    }
+    const DeviceRows<float> narrowed(rig, 1, kVocab, NAN, seen);
+    REQUIRE(same(head.judged(rig, head.best.data(), narrowed.view(), dice), want));
+  }
+}
+
 TEST_CASE("a drafter's head chooses its last row's token without logits") {
   for (uint64_t index = 0; index < 30; ++index) {
     CAPTURE(index);
