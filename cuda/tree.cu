@@ -66,9 +66,9 @@ __device__ __forceinline__ int32_t choose(const JudgeArgs& args, int32_t row, in
 
 }  // namespace
 
-// pick_candidates: candidate[d][0] = what pick_draft chooses for depth d, then the others by
-// falling
-//   value / temperature + noise, filters left out
+// pick_candidates: candidate[d][0] = what pick_draft chooses for depth d, then the others by value
+// /
+//   temperature + noise, without filters; penalties count the tokens before the draft
 // logits (n,v) f32, rows padded to lines; scratch as pick_scratch.h says
 // grid the depths, block pick_threads(v): a block per depth
 // moves v/2 bytes a candidate behind a head that left its keys, else 4v
@@ -85,12 +85,11 @@ __global__ void __launch_bounds__(kPickThreads)
   const int32_t position = draft_position(cells, depth);
   const int32_t r = args.first_row + draft_row(cells, *args.span, depth, Drafting::at_once);
   const float* logits = args.logits.row<float>(r);
-  const float* adjusted = adjust(args.sequence, logits, args.vocab, position,
+  const float* adjusted = adjust(args.sequence, logits, args.vocab, draft_position(cells, 0),
                                  adjust_scratch(args.scratch, args.vocab, depth));
   const RowKeys keys = adjusted == logits ? head_keys(args.scratch, args.vocab, r) : RowKeys{};
-  const int32_t first = pick(adjusted, keys, args.vocab, cells, position, shared);
-  Cell<int32_t>* out = args.sequence.tree->candidate[depth];
-  if (threadIdx.x == 0) out[0] = first;
+  int32_t picked[kTreeWidth];
+  picked[0] = pick(adjusted, keys, args.vocab, cells, position, shared);
   const float temperature = cells.sampling.temperature;
   const bool noise = temperature != 0.0f;
   const Values values{adjusted, args.vocab, noise ? temperature : 1.0f};
@@ -99,16 +98,17 @@ __global__ void __launch_bounds__(kPickThreads)
     const Word best =
         block_max(next_best(values, keys, noise, cells, position, bound), shared.block);
     bound = best;
-    const int32_t id = best == 0 ? first : id_of(best);  // none left: what is there already
-    if (best != 0 && id == first) continue;
-    if (threadIdx.x == 0) out[rank] = id;
-    ++rank;
+    const int32_t id = best == 0 ? picked[0] : id_of(best);  // none left: the first again
+    if (best != 0 && id == picked[0]) continue;
+    picked[rank++] = id;
+  }
+  if (threadIdx.x == 0) {
+    keep_candidates(cells, args.sequence.tok, *args.sequence.tree, depth, picked);
   }
 }
 
 // judge_tree: rule `exact` on a tree: chooses from the rows that the target's tokens lead to, few
-// of
-//   many, one after another; commit and write_log of rules.h
+//   of many, one after another; commit and write_log of rules.h
 // logits, scratch, cells and log as judge has them; shape and tree of the sequence
 // grid 1, block pick_threads(v), at most 512: all threads walk, the first one writes
 // moves for each row on the way what judge moves for one; latency bound

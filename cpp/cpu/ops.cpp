@@ -210,15 +210,16 @@ void run(const Kernels& kernels, const PickCandidatesArgs& args, Team& team) {
   SPECRT_CHECK(begin >= 0, "pick_candidates: a draft of ", cells.snap_count, " tokens but ",
                args.span->rows, " rows");
   const size_t adjusting = adjust_scratch_bytes(vocab);
+  const int32_t begun = draft_position(cells, 0);
   team.parallel(depths, int64_t{depths} * vocab * 64, [&](int depth, int member) {
     std::byte* scratch =
         team.scratch(member, adjusting + static_cast<size_t>(vocab) * sizeof(float));
     const int32_t position = draft_position(cells, depth);
     const float* logits = args.logits.row<float>(args.first_row + begin + depth);
-    std::array<int32_t, kTreeWidth> best{};
-    pick_several(kernels, adjust(args.sequence, logits, vocab, position, scratch), vocab, cells,
-                 position, kTreeWidth, reinterpret_cast<float*>(scratch + adjusting), best.data());
-    for (size_t i = 0; i < best.size(); ++i) args.sequence.tree->candidate[depth][i] = best[i];
+    int32_t best[kTreeWidth];
+    pick_several(kernels, adjust(args.sequence, logits, vocab, begun, scratch), vocab, cells,
+                 position, kTreeWidth, reinterpret_cast<float*>(scratch + adjusting), best);
+    keep_candidates(cells, args.sequence.tok, *args.sequence.tree, depth, best);
   });
 }
 

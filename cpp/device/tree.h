@@ -27,6 +27,14 @@ struct TreeCells {
   Cell<int32_t> path_length;
 };
 
+// Puts the candidates of a depth into the tree, and the best into its place among the tokens, where
+// a mask stood. Other depths may be chosen at the same time, so none reads tokens from E on.
+SPECRT_HD inline void keep_candidates(const Cells& s, Cell<int32_t>* tok, TreeCells& tree,
+                                      int32_t depth, const int32_t (&best)[kTreeWidth]) {
+  for (int32_t rank = 0; rank < kTreeWidth; ++rank) tree.candidate[depth][rank] = best[rank];
+  tok[draft_position(s, depth)] = best[0];
+}
+
 // Gives the rows of the tree their tokens and plans the target's step. Takes the place of
 // append_draft and feed_tail, in a round that begins with a tail of one token.
 SPECRT_HD inline void grow_tree(Cells& s, const Cell<int32_t>* tok, TreeCells& tree,

@@ -386,10 +386,10 @@ void ScriptedBackend::run(const PickCandidatesArgs& args) {
     require(own >= 0 && peek(args.span->base) + own + 1 == position, "the candidates of position ",
             position, " come from the row at ", peek(args.span->base) + own);
     const std::vector<int32_t> order = in_order(s, args.logits, args.first_row + own, position);
-    for (int32_t rank = 0; rank < kTreeWidth; ++rank) {
-      const size_t at = std::min(static_cast<size_t>(rank), order.size() - 1);
-      args.sequence.tree->candidate[depth][rank] = order[at];
-    }
+    int32_t best[kTreeWidth];
+    for (size_t rank = 0; rank < kTreeWidth; ++rank)
+      best[rank] = order[std::min(rank, order.size() - 1)];
+    keep_candidates(s, args.sequence.tok, *args.sequence.tree, depth, best);
   }
 }
 
@@ -401,6 +401,11 @@ void ScriptedBackend::run(const GrowTreeArgs& args) {
   if (rows == 0) return;
   require(peek(s.committed) + args.shape->depth[rows - 1] < peek(s.limit),
           "a tree reaches the limit ", peek(s.limit));
+  for (int32_t depth = 0; depth < args.shape->depth[rows - 1]; ++depth) {
+    const int32_t position = peek(s.committed) + depth;
+    require(peek(args.sequence.tok[position]) == peek(args.sequence.tree->candidate[depth][0]),
+            "position ", position, " still holds a mask");
+  }
 }
 
 void ScriptedBackend::run(const MoveKvArgs& args, const KvLayer& layer) {

@@ -6,7 +6,7 @@ import pytest
 from backends import by_backend
 from bundles import bundle_of, tiny_model, write_mask_drafter
 from reference.tiny_llama import write_tiny_llama
-from specrt import LLM, SamplingParams
+from specrt import LLM, SamplingParams, _core
 
 PROMPT = [10, 50, 7, 90, 33]
 TOKENS = by_backend(cpu=60, cuda=12)
@@ -89,6 +89,14 @@ def test_the_cache_behind_trees_is_that_of_a_chain(plain: LLM, trees: LLM) -> No
     [second] = trees.generate([turn], params)
     assert second.metrics.cached_tokens >= len(turn) - 3
     assert second.token_ids == plain.generate([turn], params)[0].token_ids
+
+
+def test_no_mask_stays_among_the_tokens(bundle: Path, trees: LLM) -> None:
+    """The mask is no token of the target: whatever is fed later must not find one."""
+    params = SamplingParams(temperature=0, max_tokens=by_backend(cpu=30, cuda=8), ignore_eos=True)
+    trees.generate([PROMPT], params)
+    target = _core.EngineRole.target
+    assert all(ms > 0 for ms in trees.core.time_steps(target, 16, len(PROMPT), 2))
 
 
 def test_the_end_of_the_context(plain: LLM, trees: LLM) -> None:
