@@ -108,6 +108,11 @@ int32_t DraftLength::most_worthwhile(const Round& round) const {
   return best;
 }
 
+bool DraftLength::pays(const Round& round, double ms_per_token) const {
+  if (costs_.target.empty()) return true;
+  return catch_up_ms(round.unfed) + round.left * ms_per_token < round.left * round_ms(0);
+}
+
 int32_t DraftLength::choose(const Round& round) {
   if (costs_.target.empty()) return most_;
   if (!can_pay_ || round.left < 2) return 0;

@@ -273,13 +273,21 @@ void Generator::enqueue_rounds(Request& request) {
   }
 }
 
-// The length says whether drafting pays; a tree, where there are trees, is as deep as pays for it.
+// A tree where there are trees and one of them pays; else the length says, which also tries now and
+// then.
 void Generator::choose_draft(Request& request, int32_t left) {
+  const DraftLength::Round round{.unfed = request.unfed, .left = left};
   request.next_tree.reset();
-  request.next_draft = draft_length_.choose({.unfed = request.unfed, .left = left});
-  if (!tree_planner_ || *request.next_draft == 0) return;
-  request.next_tree = tree_planner_->plan();
-  request.next_draft = request.next_tree->depth[request.next_tree->rows - 1];
+  if (!tree_planner_) {
+    request.next_draft = draft_length_.choose(round);
+    return;
+  }
+  const TreeShape tree = tree_planner_->plan();
+  const bool pays = left > 1 && draft_length_.pays(round, tree_planner_->ms_per_token(tree));
+  request.next_draft = 0;
+  if (!pays && draft_length_.choose(round) == 0) return;
+  request.next_tree = tree;
+  request.next_draft = tree.depth[tree.rows - 1];
 }
 
 // Enqueues what the drafter must feed before it can draft; false: not now. Behind a long prompt

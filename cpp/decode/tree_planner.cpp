@@ -119,6 +119,13 @@ TreePlanner::Chances TreePlanner::chances() const {
   return chances;
 }
 
+// The draft feeds the tokens of the round before, and masks for all but its last depth.
+double TreePlanner::round_ms(int32_t rows, int32_t depth, double tokens) const {
+  const double target = step_ms(costs_.target, rows);
+  if (costs_.draft.empty()) return target;
+  return target + step_ms(costs_.draft, static_cast<int32_t>(std::lround(tokens)) + depth - 1);
+}
+
 TreeShape TreePlanner::plan() const {
   const std::vector<Node> nodes = likeliest_nodes(chances(), limits_);
   if (costs_.target.empty()) return shape_of(nodes);
@@ -128,10 +135,7 @@ TreeShape TreePlanner::plan() const {
   for (size_t rows = 2; rows <= nodes.size(); ++rows) {
     tokens += nodes[rows - 1].chance;
     depth = std::max(depth, nodes[rows - 1].depth);
-    double ms = step_ms(costs_.target, static_cast<int32_t>(rows));
-    if (!costs_.draft.empty()) {
-      ms += step_ms(costs_.draft, static_cast<int32_t>(std::lround(tokens)) + depth - 1);
-    }
+    const double ms = round_ms(static_cast<int32_t>(rows), depth, tokens);
     if (tokens / ms <= most) continue;
     most = tokens / ms;
     best = rows;
@@ -150,6 +154,12 @@ double TreePlanner::expected_tokens(const TreeShape& shape) const {
     tokens += chance[static_cast<size_t>(row)];
   }
   return tokens;
+}
+
+double TreePlanner::ms_per_token(const TreeShape& shape) const {
+  if (costs_.target.empty()) return 0;
+  const double tokens = expected_tokens(shape);
+  return round_ms(shape.rows, shape.depth[shape.rows - 1], tokens) / tokens;
 }
 
 }  // namespace specrt

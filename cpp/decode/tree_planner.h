@@ -29,12 +29,16 @@ class TreePlanner {
   // Tokens that a round with this tree commits on average, by the ranks of late.
   double expected_tokens(const TreeShape& shape) const;
 
+  // Time of a round with this tree for each token that it commits; 0 without costs.
+  double ms_per_token(const TreeShape& shape) const;
+
  private:
   // How often each rank was the right one at a depth, older rounds counting less.
   using Ranks = std::array<double, kTreeWidth + 1>;
   using Chances = std::array<std::array<double, kTreeWidth>, kMaxTreeDepth>;
 
   Chances chances() const;
+  double round_ms(int32_t rows, int32_t depth, double tokens) const;
 
   StepCosts costs_;
   TreeLimits limits_;

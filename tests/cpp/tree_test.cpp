@@ -2,7 +2,10 @@
 // shapes them by what was right of late.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "base/error.h"
+#include "decode/draft_length.h"
 #include "decode/tree_planner.h"
 #include "table_rig.h"
 
@@ -132,6 +135,28 @@ TEST_CASE("a planner's tree is larger where rows cost less, and none is better b
     rows_before = shape.rows;
   }
   CHECK_LT(rows_before, 8);
+}
+
+TEST_CASE("trees are drafted where they pay and a chain does not") {
+  // Half of the right tokens have rank 0 and half rank 1; a draft costs 0.6 of a step.
+  const StepCosts dear{
+      .target = {{1, 1.0}, {64, 1.1}}, .draft = {{1, 0.6}, {64, 0.6}}, .drafts_at_once = true};
+  TreePlanner planner(dear, {.depth = 3, .nodes = 16});
+  DraftLength lengths(LoopKind::lockstep, dear, 3);
+  for (int i = 0; i < 400; ++i) {
+    const std::vector<int32_t> ranks{i % 2, i / 2 % 2, i / 4 % 2};
+    planner.observe(ranks);
+    const auto held = static_cast<int32_t>(
+        std::find_if(ranks.begin(), ranks.end(), [](int32_t r) { return r > 0; }) - ranks.begin());
+    lengths.observe(std::min(held + 1, 3), held);
+  }
+  const DraftLength::Round round{.unfed = 2, .left = 100};
+  const TreeShape tree = planner.plan();
+  CHECK(planner.expected_tokens(tree) > 2.5);
+  CHECK(lengths.pays(round, planner.ms_per_token(tree)));
+  CHECK(lengths.expected_tokens(1) < 1.6);
+  CHECK_FALSE(lengths.pays(round, 1.0));
+  CHECK_FALSE(lengths.pays({.unfed = 2000, .left = 2}, 0.9));
 }
 
 TEST_CASE("limits of trees are checked") {
