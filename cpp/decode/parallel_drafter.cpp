@@ -26,7 +26,7 @@ void ParallelDrafter::enqueue_draft(const DraftRequest& request) {
   const int32_t fed = slack(request.capacity);
   begin_draft(request, fed, Drafting::at_once);
   const int32_t rows = fed + request.capacity - 1;
-  lane_.enqueue_step(rows, request.positions, Head::all);
+  lane_.enqueue_step(rows, request.positions, Head::drafts);
   for (size_t s = 0; s < lane_.size(); ++s) {
     enqueue_picks(s, static_cast<int32_t>(s) * rows, request);
   }

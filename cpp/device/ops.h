@@ -40,7 +40,8 @@ struct Segment {
 
 enum class RowSelect : int32_t {
   all,
-  last,  // only the last existing row of every segment
+  last,    // only the last existing row of every segment
+  drafts,  // only those of a draft made at once, the last snap_count ones; segments have cells
 };
 
 // Row i of segment s is row s * capacity + i of every activation. A long piece of a prompt is
@@ -66,7 +67,15 @@ struct RowRange {
 SPECRT_HD inline RowRange rows_of(const StepRows& step, int32_t s) {
   const int32_t rows = min_i32(step.segments[s].span->rows, step.capacity);
   if (rows <= 0) return {0, 0};
-  return {step.select == RowSelect::last ? rows - 1 : 0, rows};
+  switch (step.select) {
+    case RowSelect::all:
+      return {0, rows};
+    case RowSelect::last:
+      return {rows - 1, rows};
+    case RowSelect::drafts:
+      return {max_i32(0, rows - step.segments.data()[s].cells->snap_count), rows};
+  }
+  return {0, 0};
 }
 
 // One layer's part of a sequence's KV cache.

@@ -495,6 +495,7 @@ StepRows head_rows(const StepRows& rows, Head head) {
   StepRows selected = rows;
   selected.segment_count = std::min(rows.segment_count, kMaxStepRows / rows.capacity);
   if (head == Head::last) selected.select = RowSelect::last;
+  if (head == Head::drafts) selected.select = RowSelect::drafts;
   return selected;
 }
 

@@ -60,8 +60,9 @@ struct PlanMemory {
 };
 
 enum class Head {
-  none,  // fill the KV cache only (prompt chunks)
-  last,  // logits of the last row of every segment
+  none,    // fill the KV cache only (prompt chunks)
+  last,    // logits of the last row of every segment
+  drafts,  // of the rows that draft, of a draft made at once
   all,
 };
 // Where a step has more than kMaxStepRows rows, the head takes the segments that come first.
