@@ -26,8 +26,8 @@ class DraftLength {
   // 1), until verdicts tell more.
   int32_t choose(const Round& round);
 
-  // Whether rounds that take `ms_per_token` for each token give the rest of the sequence sooner than
-  // rounds without drafts.
+  // Whether rounds that take `ms_per_token` for each token give the rest of the sequence sooner
+  // than rounds without drafts.
   bool pays(const Round& round, double ms_per_token) const;
 
   // What became of a draft: `judged` tokens, of which the first `accepted` were right.
