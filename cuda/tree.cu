@@ -6,7 +6,7 @@
 #include "cuda/launch.h"
 #include "cuda/logprobs.cuh"
 #include "cuda/pick.cuh"
-#include "cuda/verdict.cuh"
+#include "cuda/publish.cuh"
 #include "device/rules.h"
 
 namespace specrt::cuda {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "device/backend.h"
 #include "device/rejection.h"
 #include "race_detector.h"
@@ -112,7 +113,9 @@ class ScriptedBackend final : public Backend {
   void push(Stream& stream, Op op);
   void violate(const std::string& what);
   template <typename... Parts>
-  void require(bool holds, const Parts&... parts);
+  void require(bool holds, const Parts&... parts) {
+    if (!holds) violate(concat(parts...));
+  }
 
   void run(const EmbedArgs& args);
   void run(const LinearArgs& args);
