@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = item.get_closest_marker("cpu_only")
         if mark is not None and BACKEND != "cpu":
             item.add_marker(pytest.mark.skip(reason=f"CPU only: {mark.args[0]}"))
+
+
+# A shell that starts the tests in the background ignores interrupts, which children would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -124,9 +124,12 @@ def test_ctrl_c_cancels(demo_bundle: Path) -> None:
         [sys.executable, "-c", program, str(demo_bundle)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.5)
-    os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert output == "cancelled 3\n"
     assert process.returncode == 0
