@@ -42,6 +42,10 @@ int64_t feature_bytes(const Plan& plan);
 // Bytes of weights that one step reads, its head included; embedding rows and biases are not.
 int64_t step_weight_bytes(const Plan& plan);
 
+// Where layer `id` lies in a KV cache, and the features that are kept beside it.
+KvLayer kv_layer(const Plan& plan, int32_t id);
+FeatureRows feature_rows(const Plan& plan);
+
 // The layers of a KV cache.
 std::vector<KvLayer> kv_layers(const Plan& plan);
 
