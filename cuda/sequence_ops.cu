@@ -50,7 +50,8 @@ __global__ void grow_tree_kernel(const __grid_constant__ GrowTreeArgs args) {
   pdl_launch();
   pdl_wait();
   if (!is_first_thread()) return;
-  grow_tree(*args.sequence.cells, args.sequence.tok, *args.sequence.tree, *args.shape, *args.span);
+  grow_tree(*args.sequence.cells, args.sequence.tok, *args.sequence.tree, *args.shape, *args.span,
+            args.candidates);
 }
 
 void feed_prompt(cudaStream_t stream, const FeedPromptArgs& args) {

@@ -113,6 +113,25 @@ LaneOptions lane_options(const LLMOptions& options, double pace_ms) {
   return {.clocking = clocked ? StepClocking::on : StepClocking::off, .least_step_ms = pace_ms};
 }
 
+LaneOptions target_options(const LLMOptions& options, const Plan& plan) {
+  LaneOptions lane = lane_options(options, options.pace_target_ms);
+  if (!options.streaming) {
+    if (options.kept_nodes != 0) fail_argument("kept_nodes belong to streaming; set it to 0");
+    return lane;
+  }
+  if (plan.header.streams == 0) {
+    fail_argument("the target has no streams; build the bundle with a streaming adapter");
+  }
+  if (options.rule != AcceptanceRule::exact) {
+    fail_argument("streaming drafts trees, which are judged by the rule exact only");
+  }
+  if (!options.drafter.empty() || options.prompt_lookup_max > 0) {
+    fail_argument("streaming drafts with the target itself; give no drafter and no lookup");
+  }
+  lane.streaming = Streaming::on;
+  return lane;
+}
+
 // The streams of an LLM: one, or with Pearl or on two backends one for the target and one for the
 // drafter.
 struct Streams {
@@ -168,7 +187,7 @@ struct Streams {
 
 struct LLM::State {
   // `draft_engine` may be null.
-  State(const LLMOptions& options, std::shared_ptr<const Engine> engine,
+  State(const LLMOptions& options, const std::shared_ptr<const Engine>& engine,
         std::shared_ptr<const Engine> draft_engine)
       : backend(make_backend(options, *engine)),
         draft_backend(make_draft_backend(options, *engine, draft_engine.get())),
@@ -176,8 +195,8 @@ struct LLM::State {
         sequence(*backend, engine->plan().header.context, kMaxRunAhead + 2,
                  judge_options(options, *engine),
                  draft_backend ? CellMemory::shared : CellMemory::device),
-        target(std::move(engine), *backend, *streams.target, &sequence,
-               lane_options(options, options.pace_target_ms)) {
+        target(engine, *backend, *streams.target, &sequence,
+               target_options(options, engine->plan())) {
     Backend& drafting = draft_backend ? *draft_backend : *backend;
     if (draft_engine) {
       draft = std::make_unique<Loaded>(std::move(draft_engine), drafting, streams.for_drafter(),
@@ -197,6 +216,7 @@ struct LLM::State {
         GeneratorOptions{.loop = options.loop,
                          .draft_tokens = options.num_speculative_tokens,
                          .tree_nodes = tree_nodes(options),
+                         .kept_nodes = options.kept_nodes,
                          .run_ahead = options.run_ahead,
                          .step_costs = options.step_costs,
                          .prefix_caching =
@@ -257,6 +277,7 @@ std::vector<float> LLM::logits(EngineRole role, std::span<const int32_t> tokens,
 }
 
 int32_t LLM::vocab() const { return state_->target.model.vocab(); }
+int32_t LLM::streams() const { return state_->target.model.streams(); }
 int32_t LLM::context() const { return state_->target.model.context(); }
 bool LLM::has_text() const { return !state_->target.model.plan().vocabulary.empty(); }
 std::string LLM::backend() const { return state_->backend->name(); }

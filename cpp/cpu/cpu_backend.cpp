@@ -163,6 +163,10 @@ class CpuBackend : public Backend {
   void load_features(Stream& stream, const LoadFeaturesArgs& args) override {
     checked(stream, args);
   }
+  void plan_streams(Stream& stream, const PlanStreamsArgs& args) override { checked(stream, args); }
+  void insert_streams(Stream& stream, const InsertStreamsArgs& args) override {
+    checked(stream, args);
+  }
   void move_kv(Stream& stream, const MoveKvArgs& args) override {
     check(args);
     MoveKvOp op{.args = args, .layers = {args.layers, args.layers + args.layer_count}};

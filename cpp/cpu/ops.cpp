@@ -9,6 +9,7 @@
 #include "cpu/adjust.h"
 #include "cpu/logprobs.h"
 #include "cpu/pick.h"
+#include "cpu/streaming.h"
 #include "device/rejection.h"
 
 namespace specrt::cpu {
@@ -148,6 +149,39 @@ void run(const Kernels&, const LoadFeaturesArgs& args, Team&) {
   }
 }
 
+void run(const Kernels& kernels, const PlanStreamsArgs& args, Team& team) {
+  for (int32_t s = 0; s < args.rows.segment_count; ++s) {
+    plan_streams(kernels, args, s, team);
+  }
+}
+
+void run(const Kernels&, const InsertStreamsArgs& args, Team&) {
+  const StepRows above = with_streams(args.rows);
+  const RowList list = list_rows(above);
+  const int32_t cols = args.x.cols;
+  for (int32_t i = 0; i < list.count; ++i) {
+    const Row& row = list.rows[static_cast<size_t>(i)];
+    const int32_t first = row.segment * args.rows.capacity, own = row.slot - row.base;
+    const StreamingCells* streams =
+        args.rows.segments[static_cast<size_t>(row.segment)].streams.cells;
+    auto* out = args.out.row<float>(row.row);
+    if (streams == nullptr) {
+      store_row(args.x.row<float>(first + own), cols, DType::f32,
+                reinterpret_cast<std::byte*>(out));
+      continue;
+    }
+    const float* x = args.x.row<float>(first + streams->from[main_row(*streams, own)]);
+    if (own < streams->kept) {
+      store_row(x, cols, DType::f32, reinterpret_cast<std::byte*>(out));
+      continue;
+    }
+    const int32_t stream = stream_of(*streams, own);
+    SPECRT_CHECK(stream < args.streams, "insert_streams: stream ", stream, " of ", args.streams);
+    const float* embedding = args.embedding + static_cast<int64_t>(stream) * cols;
+    for (int32_t k = 0; k < cols; ++k) out[k] = x[k] + embedding[k];
+  }
+}
+
 // Slot `from` of a cache to slot `to`: a column of a key block, a row of the values.
 void move_slot(std::byte* cache, const KvLayer& kv, int32_t head, int32_t from, int32_t to) {
   const auto size = static_cast<int64_t>(size_of(kv.dtype));
@@ -168,7 +202,8 @@ void run(const Kernels&, const MoveKvOp& op, Team&) {
   const int32_t base = op.args.span->base, count = *op.args.count;
   for (const KvLayer& kv : op.layers) {
     for (int32_t d = 0; d < count; ++d) {
-      const int32_t from = op.args.path[d];
+      const int32_t row = op.args.path[d];
+      const int32_t from = op.args.from == nullptr ? row : static_cast<int32_t>(op.args.from[row]);
       SPECRT_CHECK(from >= d && base + from < kv.slots, "move_kv: row ", from, " of a path at ", d);
       for (int32_t head = 0; from != d && head < kv.kv_heads; ++head) {
         move_slot(op.args.kv, kv, head, base + from, base + d);
@@ -202,29 +237,54 @@ void run(const Kernels&, const BeginDraftArgs& args, Team&) {
   begin_draft(*args.sequence.cells, args.sequence.tok, *args.span, args.plan);
 }
 
-void run(const Kernels& kernels, const PickCandidatesArgs& args, Team& team) {
+// The rows of a step that candidates are chosen from, and the position of the first.
+struct CandidateRows {
+  int32_t depths;
+  int32_t row;
+  int32_t position;
+};
+
+CandidateRows drafted_rows(const PickCandidatesArgs& args) {
   const Cells& cells = *args.sequence.cells;
-  const int32_t vocab = args.vocab, depths = min_i32(args.depths, cells.snap_count);
-  if (depths <= 0) return;
+  const int32_t depths = min_i32(args.depths, cells.snap_count);
+  if (depths <= 0) return {};
   const int32_t begin = draft_row(cells, *args.span, 0, Drafting::at_once);
   SPECRT_CHECK(begin >= 0, "pick_candidates: a draft of ", cells.snap_count, " tokens but ",
                args.span->rows, " rows");
+  return {depths, begin, draft_position(cells, 0)};
+}
+
+CandidateRows streamed_rows(const PickCandidatesArgs& args) {
+  const Cells& cells = *args.sequence.cells;
+  TreeCells& tree = *args.sequence.tree;
+  const int32_t depths = min_i32(args.depths, streamed_levels(cells, *args.streams));
+  tree.levels = depths;
+  if (depths <= 0) return {};
+  return {depths, candidate_row(tree, *args.streams, 0), cells.committed};
+}
+
+void run(const Kernels& kernels, const PickCandidatesArgs& args, Team& team) {
+  const Cells& cells = *args.sequence.cells;
+  const CandidateRows rows = args.streams == nullptr ? drafted_rows(args) : streamed_rows(args);
+  const int32_t vocab = args.vocab;
+  if (rows.depths <= 0) return;
   const size_t adjusting = adjust_scratch_bytes(vocab);
-  const int32_t begun = draft_position(cells, 0);
-  team.parallel(depths, int64_t{depths} * vocab * 64, [&](int depth, int member) {
+  team.parallel(rows.depths, int64_t{rows.depths} * vocab * 64, [&](int depth, int member) {
     std::byte* scratch =
         team.scratch(member, adjusting + static_cast<size_t>(vocab) * sizeof(float));
-    const int32_t position = draft_position(cells, depth);
-    const float* logits = args.logits.row<float>(args.first_row + begin + depth);
+    const float* logits = args.logits.row<float>(args.first_row + rows.row + depth);
     int32_t best[kTreeWidth];
-    pick_several(kernels, adjust(args.sequence, logits, vocab, begun, scratch), vocab, cells,
-                 position, kTreeWidth, reinterpret_cast<float*>(scratch + adjusting), best);
-    keep_candidates(cells, args.sequence.tok, *args.sequence.tree, depth, best);
+    pick_several(kernels, adjust(args.sequence, logits, vocab, rows.position, scratch), vocab,
+                 cells, rows.position + depth, kTreeWidth,
+                 reinterpret_cast<float*>(scratch + adjusting), best);
+    keep_candidates(*args.sequence.tree, depth, best);
+    if (args.streams == nullptr) args.sequence.tok[rows.position + depth] = best[0];
   });
 }
 
 void run(const Kernels&, const GrowTreeArgs& args, Team&) {
-  grow_tree(*args.sequence.cells, args.sequence.tok, *args.sequence.tree, *args.shape, *args.span);
+  grow_tree(*args.sequence.cells, args.sequence.tok, *args.sequence.tree, *args.shape, *args.span,
+            args.candidates);
 }
 
 void run(const Kernels&, const FeedTailArgs& args, Team&) {
@@ -327,11 +387,11 @@ void judge_tree(const Kernels& kernels, const JudgeArgs& args, Team& team) {
   const SequenceCells& sequence = args.sequence;
   const Cells& cells = *sequence.cells;
   SPECRT_CHECK(cells.rule == Rule::exact, "judge: trees are judged by the rule exact");
-  const Verdict verdict = walk_tree(cells, sequence.tok, *sequence.tree, *args.tree,
-                                    args.span->rows, [&](int32_t row, int32_t position) {
-                                      return choose(kernels, sequence, args.logits,
-                                                    args.first_row + row, position, team, 0);
-                                    });
+  const Verdict verdict = walk_tree(
+      cells, sequence.tok, *sequence.tree, *args.tree, min_i32(args.span->rows, args.tree->rows),
+      [&](int32_t row, int32_t position) {
+        return choose(kernels, sequence, args.logits, args.first_row + row, position, team, 0);
+      });
   if (cells.logprobs > 0) {
     log_verdict(args, verdict, team, [&](int32_t i) -> int32_t { return sequence.tree->path[i]; });
   }

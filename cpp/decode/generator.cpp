@@ -46,13 +46,27 @@ class Pace {
   std::deque<Event> chunks_;
 };
 
-const GeneratorOptions& checked(const GeneratorOptions& options, const Drafter* drafter) {
+int32_t most_draft_tokens(const Lane& target, const Drafter* drafter) {
+  if (target.streams() > 0) return target.streams();
+  return drafter == nullptr ? 0 : kMaxStepRows - 1;
+}
+
+const GeneratorOptions& checked(const GeneratorOptions& options, const Lane& target,
+                                const Drafter* drafter) {
   if (options.run_ahead < 0 || options.run_ahead > kMaxRunAhead) {
     fail_argument("run_ahead must be in [0, ", kMaxRunAhead, "], not ", options.run_ahead);
   }
-  const int32_t most = drafter == nullptr ? 0 : kMaxStepRows - 1;
+  const int32_t most = most_draft_tokens(target, drafter);
   if (options.draft_tokens < 0 || options.draft_tokens > most) {
     fail_argument("num_speculative_tokens must be in [0, ", most, "], not ", options.draft_tokens);
+  }
+  if (target.streams() > 0) {
+    if (options.loop != LoopKind::lockstep || drafter != nullptr) {
+      fail_argument(
+          "a target that drafts with its streams has no other drafter and no pearl loop, ",
+          "as one step verifies a draft and makes the next");
+    }
+    return options;
   }
   if (options.tree_nodes > 0 && (options.loop != LoopKind::lockstep || drafter == nullptr ||
                                  !drafter->can_branch() || options.draft_tokens == 0)) {
@@ -88,7 +102,8 @@ struct Generator::Request {
   Clock::time_point begin = Clock::now();
   struct Enqueued {
     Event done;
-    int32_t most_tokens;  // that it can commit
+    int32_t most_tokens;   // that it can commit
+    StreamingPlan plan{};  // with streams
   };
   std::deque<Enqueued> in_flight;  // rounds, oldest first
   uint32_t read = 0;               // log entries read
@@ -122,10 +137,18 @@ struct Generator::Request {
 Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& options)
     : target_(target),
       drafter_(drafter),
-      options_(checked(options, drafter)),
+      options_(checked(options, target, drafter)),
       loop_(make_loop(options_, target, drafter)),
       draft_length_(options_.loop, options_.step_costs, options_.draft_tokens) {
-  if (options_.tree_nodes > 0) {
+  if (target.streams() > 0) {
+    if (options_.draft_tokens > 0) {
+      streaming_planner_.emplace(options_.step_costs,
+                                 StreamingLimits{.streams = options_.draft_tokens,
+                                                 .nodes = options_.tree_nodes,
+                                                 .kept = options_.kept_nodes,
+                                                 .share = streamed_share(target.model().plan())});
+    }
+  } else if (options_.tree_nodes > 0) {
     tree_planner_.emplace(options_.step_costs,
                           TreeLimits{.depth = options_.draft_tokens, .nodes = options_.tree_nodes});
   }
@@ -260,17 +283,35 @@ void Generator::enqueue_rounds(Request& request) {
     const auto in_flight = static_cast<int32_t>(request.in_flight.size());
     const int32_t left = request.limit - request.committed - in_flight;
     if (in_flight > options_.run_ahead || left <= 0) return;
-    if (!request.next_draft) choose_draft(request, left);
-    const int32_t draft_tokens = *request.next_draft;
-    if (draft_tokens > 0 && !catch_up(request, draft_tokens)) return;
-    request.next_draft.reset();
-    const Loop::Bounds bounds = loop_->bounds(draft_tokens);
-    const int32_t positions = std::min(request.most_committed() + bounds.reach, request.limit);
-    const Event done = request.next_tree ? loop_->enqueue_tree_round(*request.next_tree, positions)
-                                         : loop_->enqueue_round(draft_tokens, positions);
-    request.in_flight.push_back({done, bounds.commits});
-    request.unfed = draft_tokens > 0 ? draft_tokens + 2 : request.unfed + 1;
+    if (streaming_planner_) {
+      enqueue_streamed_round(request);
+    } else if (!enqueue_round(request, left)) {
+      return;
+    }
   }
+}
+
+// False: not now.
+bool Generator::enqueue_round(Request& request, int32_t left) {
+  if (!request.next_draft) choose_draft(request, left);
+  const int32_t draft_tokens = *request.next_draft;
+  if (draft_tokens > 0 && !catch_up(request, draft_tokens)) return false;
+  request.next_draft.reset();
+  const Loop::Bounds bounds = loop_->bounds(draft_tokens);
+  const int32_t positions = std::min(request.most_committed() + bounds.reach, request.limit);
+  const Event done = request.next_tree ? loop_->enqueue_tree_round(*request.next_tree, positions)
+                                       : loop_->enqueue_round(draft_tokens, positions);
+  request.in_flight.push_back({done, bounds.commits});
+  request.unfed = draft_tokens > 0 ? draft_tokens + 2 : request.unfed + 1;
+  return true;
+}
+
+void Generator::enqueue_streamed_round(Request& request) {
+  const StreamingPlan plan = streaming_planner_->next();
+  const Loop::Bounds bounds = loop_->bounds(plan.depth);
+  const int32_t positions = std::min(request.most_committed() + bounds.reach, request.limit);
+  const Event done = loop_->enqueue_streamed_round(plan.shape, plan.pruning, positions);
+  request.in_flight.push_back({done, bounds.commits, plan});
 }
 
 // A tree where there are trees and one of them pays; else the length says, which also tries now and
@@ -307,12 +348,16 @@ bool Generator::catch_up(Request& request, int32_t draft_tokens) {
 }
 
 // A tree shows as well how far a chain of the best candidates would have come.
-void Generator::observe(const LogEntry& entry) {
+void Generator::observe(const LogEntry& entry, const StreamingPlan& plan) {
+  const std::span<const int32_t> ranks(entry.ranks, static_cast<size_t>(entry.ranked));
+  if (streaming_planner_) {
+    streaming_planner_->observe(plan, ranks, entry.accepted);
+    return;
+  }
   if (entry.ranked == 0) {
     draft_length_.observe(entry.judged, entry.accepted);
     return;
   }
-  const std::span<const int32_t> ranks(entry.ranks, static_cast<size_t>(entry.ranked));
   tree_planner_->observe(ranks);
   const auto held = static_cast<int32_t>(
       std::find_if(ranks.begin(), ranks.end(), [](int32_t rank) { return rank > 0; }) -
@@ -322,6 +367,7 @@ void Generator::observe(const LogEntry& entry) {
 
 void Generator::read_entry(Request& request) {
   request.in_flight.front().done.wait();
+  const StreamingPlan plan = request.in_flight.front().plan;
   request.in_flight.pop_front();
   const LogEntry& entry = target_.sequence(0).entry(request.read++);
   request.committed = entry.committed_before + entry.count;
@@ -329,7 +375,7 @@ void Generator::read_entry(Request& request) {
     request.end(entry.stop == Stop::eos ? FinishReason::stop : FinishReason::length);
   }
   const int32_t kept = take_tokens(request, {entry.tokens, static_cast<size_t>(entry.count)});
-  observe(entry);
+  observe(entry, plan);
   cached_.text.insert(cached_.text.end(), entry.tokens, entry.tokens + entry.count);
   cached_.draft_kv = entry.draft_kv;
   GenerationMetrics& metrics = request.completion.metrics;

@@ -9,6 +9,7 @@
 
 #include "decode/draft_length.h"
 #include "decode/loop.h"
+#include "decode/streaming_planner.h"
 #include "decode/tree_planner.h"
 #include "specrt/types.h"
 
@@ -26,6 +27,7 @@ struct GeneratorOptions {
   LoopKind loop = LoopKind::lockstep;
   int32_t draft_tokens = 0;   // drafted tokens in a round at most; of a tree, its depth
   int32_t tree_nodes = 0;     // of a tree of drafts at most; 0: drafts are chains
+  int32_t kept_nodes = 0;     // of them, with streams, that are not pruned at most; 0: what fits
   int32_t run_ahead = 1;      // rounds enqueued before the verdict of an earlier one is read
   StepCosts step_costs = {};  // draft lengths follow from them; without, all rounds draft the most
   PrefixCaching prefix_caching = PrefixCaching::on;
@@ -52,8 +54,10 @@ class Generator {
   void prefill(Request& request, int32_t length);
   void enqueue_rounds(Request& request);
   bool catch_up(Request& request, int32_t draft_tokens);
+  bool enqueue_round(Request& request, int32_t left);
+  void enqueue_streamed_round(Request& request);
   void choose_draft(Request& request, int32_t left);
-  void observe(const LogEntry& entry);
+  void observe(const LogEntry& entry, const StreamingPlan& plan);
   void read_entry(Request& request);
   int32_t take_tokens(Request& request, std::span<const int32_t> tokens);
   void read_steps(Request& request);
@@ -65,6 +69,7 @@ class Generator {
   std::unique_ptr<Loop> loop_;
   DraftLength draft_length_;
   std::optional<TreePlanner> tree_planner_;
+  std::optional<StreamingPlanner> streaming_planner_;  // where the target drafts with streams
 
   // What the KV caches hold: all of `text` but its last token, and a part of that in the drafter's.
   struct Cached {

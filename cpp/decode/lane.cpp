@@ -12,15 +12,17 @@ Lane::Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences,
     : model_(model),
       stream_(stream),
       sequences_(std::move(sequences)),
+      streams_(options.streaming == Streaming::on ? model.streams() : 0),
       least_step_ms_(options.least_step_ms) {
   SPECRT_CHECK(!sequences_.empty() && sequences_.size() <= kMaxSegments, "a step serves 1 to ",
                kMaxSegments, " sequences, not ", sequences_.size());
-  const auto more = static_cast<size_t>(prompt_rows() / kMaxStepRows - 1);
+  const auto more = static_cast<size_t>(backend().prompt_rows() / kMaxStepRows - 1);
   spans_ = backend().alloc(sizeof(StepSpan) * (sequences_.size() + more));  // zeros: no rows
   for (size_t s = 0; s < sequences_.size(); ++s) {
     caches_.push_back(model_.make_kv());
     features_.push_back(model_.make_features());
   }
+  if (streams_ > 0) streaming_ = backend().alloc(sizeof(StreamingCells) * sequences_.size());
   if (options.clocking == StepClocking::on) clock_ = backend().alloc_shared(sizeof(StepClock));
 }
 
@@ -71,16 +73,58 @@ void Lane::enqueue_tree_step(int32_t capacity, int32_t positions, const TreeShap
   enqueue_clocked(rows, Head::all);
 }
 
+// A segment whose streams a step has may be pruned, so positions of the last layers lie further
+// ahead than those that it feeds.
+void Lane::enqueue_streamed_step(const StreamedTree& tree, int32_t positions) {
+  StepRows rows = step_rows(tree.capacity, positions);
+  rows.positions += streams_;
+  rows.stream_capacity = tree.stream_capacity;
+  rows.pruning = tree.pruning;
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    const SequenceCells& sequence = sequences_[s]->cells();
+    backend().grow_tree(stream_, {.sequence = sequence,
+                                  .span = span(s),
+                                  .shape = &tree.shape->tree,
+                                  .candidates = Candidates::streamed});
+    rows.segments[s].sees = tree.shape->tree.sees;
+    rows.segments[s].depth = tree.shape->tree.depth;
+    rows.segments[s].row_tokens = sequence.tree->token;
+    rows.segments[s].streams = {.cells = streaming(s), .tree = sequence.tree, .shape = tree.shape};
+  }
+  enqueue_clocked(rows, Head::all);
+}
+
+void Lane::enqueue_candidates(size_t s, int32_t first_row) {
+  backend().pick_candidates(stream_, {.sequence = sequences_[s]->cells(),
+                                      .logits = model_.logits(),
+                                      .first_row = first_row,
+                                      .vocab = model_.vocab(),
+                                      .depths = streams_,
+                                      .scratch = model_.pick_scratch(),
+                                      .streams = streaming(s)});
+}
+
+// The layers with streams have the rows that were kept, the others all.
 void Lane::enqueue_move() {
   const std::vector<KvLayer> layers = kv_layers(model_.plan());
+  const size_t before = static_cast<size_t>(layers_before_streams(model_.plan()));
   for (size_t s = 0; s < sequences_.size(); ++s) {
     const TreeCells& tree = *sequences_[s]->cells().tree;
-    backend().move_kv(stream_, {.span = span(s),
-                                .kv = caches_[s].data(),
-                                .layers = layers.data(),
-                                .layer_count = static_cast<int32_t>(layers.size()),
-                                .path = tree.path,
-                                .count = &tree.path_length});
+    MoveKvArgs args{.span = span(s),
+                    .kv = caches_[s].data(),
+                    .layers = layers.data(),
+                    .layer_count = static_cast<int32_t>(layers.size()),
+                    .path = tree.path,
+                    .count = &tree.path_length};
+    if (streams_ > 0) {
+      args.layers += before;
+      args.layer_count -= static_cast<int32_t>(before);
+      backend().move_kv(stream_, args);
+      args.layers = layers.data();
+      args.layer_count = static_cast<int32_t>(before);
+      args.from = streaming(s)->from;
+    }
+    backend().move_kv(stream_, args);
   }
 }
 
@@ -103,11 +147,15 @@ void Lane::enqueue_prompt_chunk(size_t s, int32_t begin, int32_t count, Head hea
   rows.capacity = kMaxStepRows;
   rows.positions = begin + count;
   StepSpan* own = span(s);
-  for (int32_t left = count; left > 0; left -= kMaxStepRows) {
-    const int32_t fed = std::min(left, kMaxStepRows);
+  for (int32_t left = count, fed = 0; left > 0; left -= fed) {
+    fed = std::min(left, kMaxStepRows - (rows.segment_count == 0 ? streams_ : 0));
     backend().feed_prompt(stream_, {.span = own, .begin = begin + left - fed, .count = fed});
     rows.segments[static_cast<size_t>(rows.segment_count)] = segment(s, own);
     own = span(size() + static_cast<size_t>(rows.segment_count++));
+  }
+  if (streams_ > 0 && head == Head::last) {
+    rows.positions += streams_;
+    rows.segments[0].streams = {.cells = streaming(s), .tree = sequences_[s]->cells().tree};
   }
   model_.enqueue_step(stream_, rows, head);
 }

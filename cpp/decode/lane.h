@@ -14,9 +14,13 @@ enum class StepClocking {
   on,  // steps note when they run
 };
 
+// Whether a target with streams drafts with them.
+enum class Streaming { off, on };
+
 struct LaneOptions {
   StepClocking clocking = StepClocking::off;
   double least_step_ms = 0;  // with a clock: a step lasts at least so long
+  Streaming streaming = Streaming::off;
 };
 
 class Lane {
@@ -31,8 +35,10 @@ class Lane {
   Sequence& sequence(size_t s) const { return *sequences_[s]; }
   // Rows that a step has for each sequence at most.
   int32_t most_rows() const { return kMaxStepRows / static_cast<int32_t>(sequences_.size()); }
-  // Rows of a prompt that a step feeds at most.
-  int32_t prompt_rows() const { return backend().prompt_rows(); }
+  // Rows of a prompt that a step feeds at most; the last step has streams besides.
+  int32_t prompt_rows() const { return backend().prompt_rows() - streams(); }
+  // Streams that a row has in the last layers; 0: it drafts with none.
+  int32_t streams() const { return streams_; }
   // The features that it reads are those of `target`, which serves the same sequences.
   void read_features_of(const Lane& target) { features_from_ = &target; }
   StepSpan* span(size_t s) const { return spans_.as<StepSpan>() + s; }
@@ -46,6 +52,23 @@ class Lane {
 
   // One step over a tree of each sequence, all of one shape in device memory.
   void enqueue_tree_step(int32_t capacity, int32_t positions, const TreeShape* shape);
+
+  // One step over a tree of each sequence whose rows have streams in the last layers, which have
+  // `stream_capacity` rows for each sequence, main rows and streams.
+  struct StreamedTree {
+    const StreamingShape* shape = nullptr;  // device memory
+    int32_t capacity = 0;
+    int32_t stream_capacity = 0;
+    Pruning pruning = Pruning::off;
+  };
+  void enqueue_streamed_step(const StreamedTree& tree, int32_t positions);
+
+  // The shape of the rows of sequence s that a verdict on such a step is about.
+  const TreeShape* kept_shape(size_t s) const { return &streaming(s)->shape; }
+
+  // Behind a verdict, of a tree or of the prompt: the candidates for the next tree of sequence s,
+  // whose rows start at `first_row` of the last layers.
+  void enqueue_candidates(size_t s, int32_t first_row);
 
   // Behind the verdict on the trees: moves what the cache holds of their committed rows to where a
   // chain has it.
@@ -64,6 +87,7 @@ class Lane {
   StepRows step_rows(int32_t capacity, int32_t positions) const;
   void enqueue_clocked(const StepRows& rows, Head head);
   std::byte* features(size_t s) const { return features_[s].data(); }
+  StreamingCells* streaming(size_t s) const { return streaming_.as<StreamingCells>() + s; }
   void enqueue_clock(const StepRows& rows, ClockEdge edge);
 
   Model& model_;
@@ -73,6 +97,8 @@ class Lane {
   std::vector<Buffer> features_;
   const Lane* features_from_ = this;
   Buffer spans_;  // of the sequences, then of the segments of a prompt but for the first
+  int32_t streams_;
+  Buffer streaming_;  // of the sequences
   Buffer clock_;
   double least_step_ms_;
 };

@@ -31,20 +31,20 @@ Event Lockstep::enqueue_round(int32_t draft_tokens, int32_t positions) {
 
 // Each upload has a place of its own in host memory until the round that reads it is behind the
 // verdicts that were read, which the rounds in flight bound.
-void Lockstep::upload(const TreeShape& shape) {
+void Lockstep::upload(const StreamingShape& shape) {
   constexpr size_t kPlaces = kMaxRunAhead + 2;
   Backend& backend = target_.backend();
   if (shape_.data() == nullptr) {
-    shape_ = backend.alloc(sizeof(TreeShape));
-    staged_ = backend.alloc_shared(sizeof(TreeShape) * kPlaces);
+    shape_ = backend.alloc(sizeof(StreamingShape));
+    staged_ = backend.alloc_shared(sizeof(StreamingShape) * kPlaces);
   }
   if (uploads_ > 0 && std::memcmp(&uploaded_, &shape, sizeof(shape)) == 0) return;
   uploaded_ = shape;
-  TreeShape* place = staged_.as<TreeShape>() + uploads_++ % kPlaces;
+  StreamingShape* place = staged_.as<StreamingShape>() + uploads_++ % kPlaces;
   *place = shape;
   backend.copy_to_device(target_.stream(), {.device = shape_.data(),
                                             .host = reinterpret_cast<const std::byte*>(place),
-                                            .bytes = sizeof(TreeShape)});
+                                            .bytes = sizeof(StreamingShape)});
 }
 
 Event Lockstep::enqueue_tree_round(const TreeShape& shape, int32_t positions) {
@@ -55,13 +55,40 @@ Event Lockstep::enqueue_tree_round(const TreeShape& shape, int32_t positions) {
                 .positions = positions,
                 .branching = Branching::tree});
   join_draft();
-  upload(shape);
+  upload({.tree = shape});
   const Key key{Part::tree, row_class(shape.rows), context_class(positions)};
   launch_target(key, [&] {
-    const TreeShape* uploaded = shape_.as<TreeShape>();
+    const TreeShape* uploaded = &shape_.as<StreamingShape>()->tree;
     target_.enqueue_tree_step(key.size, key.positions, uploaded);
     enqueue_judges(key.size, uploaded);
     target_.enqueue_move();
+  });
+  return target_.stream().record();
+}
+
+Event Lockstep::enqueue_streamed_round(const StreamingShape& shape, Pruning pruning,
+                                       int32_t positions) {
+  const int32_t kept = pruning == Pruning::off ? shape.tree.rows : shape.kept;
+  SPECRT_CHECK(shape.streams <= target_.streams() && kept >= 1 && kept <= shape.kept, "a tree of ",
+               shape.tree.rows, " rows, of which ", shape.kept, " are kept, with ", shape.streams,
+               " streams where the target has ", target_.streams());
+  upload(shape);
+  const Key key{pruning == Pruning::off ? Part::streamed : Part::streamed_pruned,
+                row_class(shape.tree.rows), context_class(positions),
+                row_class(kept * (1 + shape.streams))};
+  launch_target(key, [&] {
+    target_.enqueue_streamed_step({.shape = shape_.as<StreamingShape>(),
+                                   .capacity = key.size,
+                                   .stream_capacity = key.stream_rows,
+                                   .pruning = pruning},
+                                  key.positions);
+    for (size_t s = 0; s < target_.size(); ++s) {
+      enqueue_judge(s, static_cast<int32_t>(s) * key.stream_rows, target_.kept_shape(s));
+    }
+    target_.enqueue_move();
+    for (size_t s = 0; s < target_.size(); ++s) {
+      target_.enqueue_candidates(s, static_cast<int32_t>(s) * key.stream_rows);
+    }
   });
   return target_.stream().record();
 }

@@ -13,13 +13,15 @@ class Lockstep final : public Loop {
   Bounds bounds(int32_t draft_tokens) const override;
   Event enqueue_round(int32_t draft_tokens, int32_t positions) override;
   Event enqueue_tree_round(const TreeShape& shape, int32_t positions) override;
+  Event enqueue_streamed_round(const StreamingShape& shape, Pruning pruning,
+                               int32_t positions) override;
 
  private:
-  void upload(const TreeShape& shape);
+  void upload(const StreamingShape& shape);
 
   Buffer shape_;   // the one that the recorded work reads, on the device
   Buffer staged_;  // the last ones that were uploaded, for the host to write
-  TreeShape uploaded_{};
+  StreamingShape uploaded_{};
   size_t uploads_ = 0;
 };
 

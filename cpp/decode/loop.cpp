@@ -22,10 +22,15 @@ void Loop::enqueue_prompt_verdict(size_t s, int32_t begin, int32_t end) {
   target_.enqueue_prompt_chunk(s, begin, end - begin, Head::last);
   join_draft();
   enqueue_judge(s, 0, nullptr);
+  if (target_.streams() > 0) target_.enqueue_candidates(s, 0);
 }
 
 Event Loop::enqueue_tree_round(const TreeShape&, int32_t) {
   fail_argument("this loop or drafter has no trees of drafts");
+}
+
+Event Loop::enqueue_streamed_round(const StreamingShape&, Pruning, int32_t) {
+  fail_argument("this loop does not draft with the target's streams");
 }
 
 void Loop::enqueue_judge(size_t s, int32_t first_row, const TreeShape* tree) {

@@ -46,16 +46,33 @@ class Loop {
   // where drafts cannot branch.
   virtual Event enqueue_tree_round(const TreeShape& shape, int32_t positions);
 
+  // One round whose draft is a tree of what the target's streams proposed, which drafts the next
+  // one. Refused where the target drafts with none. `pruning` says how rows of the tree are chosen
+  // for the last layers, where not all are kept.
+  virtual Event enqueue_streamed_round(const StreamingShape& shape, Pruning pruning,
+                                       int32_t positions);
+
   // Recordings made so far.
   size_t recordings() const { return recordings_.size(); }
 
  protected:
   // What was recorded: its length or rows, and the positions that it has room for.
-  enum class Part : int32_t { draft, draft_tree, catch_up, step, judge, step_and_judge, tree };
+  enum class Part : int32_t {
+    draft,
+    draft_tree,
+    catch_up,
+    step,
+    judge,
+    step_and_judge,
+    tree,
+    streamed,
+    streamed_pruned,
+  };
   struct Key {
     Part part;
     int32_t size = 0;
     int32_t positions = 0;
+    int32_t stream_rows = 0;  // rows of the layers with streams
     auto operator<=>(const Key&) const = default;
   };
 
@@ -73,6 +90,7 @@ class Loop {
 
   void enqueue_step(int32_t rows, int32_t positions, TailSource source);
   void enqueue_judges(int32_t rows, const TreeShape* tree = nullptr);
+  void enqueue_judge(size_t s, int32_t first_row, const TreeShape* tree);
 
   Lane& target_;
   Drafter* drafter_;
@@ -80,7 +98,6 @@ class Loop {
  private:
   RecordedWork& recorded(const Key& key, Backend& backend, Stream& stream,
                          const std::function<void()>& enqueue);
-  void enqueue_judge(size_t s, int32_t first_row, const TreeShape* tree);
   void launch_on_draft_stream(const Key& key, const std::function<void()>& enqueue);
 
   std::map<Key, std::unique_ptr<RecordedWork>> recordings_;

@@ -172,6 +172,28 @@ void check(const LoadFeaturesArgs& args) {
   check_features("load_features", args.features, args.first, args.out.cols);
 }
 
+void check(const PlanStreamsArgs& args) {
+  check_rows("plan_streams", args.rows);
+  SPECRT_CHECK(args.streams >= 1 && args.streams <= kMaxTreeDepth, "plan_streams: ", args.streams,
+               " streams of at most ", kMaxTreeDepth);
+  SPECRT_CHECK(
+      args.positions == StreamPositions::same || args.positions == StreamPositions::shifted,
+      "plan_streams: unknown positions ", static_cast<int32_t>(args.positions));
+  check_weight("plan_streams", args.table);
+  SPECRT_CHECK(args.table.layout != Layout::tiles16x32 || args.table.pair_stride == kPanelRows / 2,
+               "plan_streams: a table in pairs of stride ", args.table.pair_stride);
+  check_view("plan_streams", "exit", args.exit, DType::f32, args.table.cols);
+}
+
+void check(const InsertStreamsArgs& args) {
+  check_rows("insert_streams", args.rows);
+  check_rows("insert_streams", with_streams(args.rows));
+  SPECRT_CHECK(args.streams >= 1 && args.streams <= kMaxTreeDepth, "insert_streams: ", args.streams,
+               " streams of at most ", kMaxTreeDepth);
+  check_view("insert_streams", "x", args.x, DType::f32, args.x.cols);
+  check_view("insert_streams", "out", args.out, DType::f32, args.x.cols);
+}
+
 void check(const MoveKvArgs& args) {
   SPECRT_CHECK(args.layer_count >= 0, "move_kv: ", args.layer_count, " layers");
   for (int32_t i = 0; i < args.layer_count; ++i) {

@@ -11,6 +11,7 @@
 #include "base/view.h"
 #include "device/cells.h"
 #include "device/rules.h"
+#include "device/streaming.h"
 #include "device/tree.h"
 
 namespace specrt {
@@ -19,6 +20,13 @@ inline constexpr int32_t kMaxSegments = 8;
 inline constexpr int32_t kMaxPromptRows = 4 * kMaxStepRows;  // of Backend::prompt_rows()
 inline constexpr int32_t kMaxHeadDim = 512;
 inline constexpr int32_t kKvBlock = 16;  // cached positions that lie together in a key block
+
+// The streams that a segment has in the last layers; without cells: none.
+struct SegmentStreams {
+  StreamingCells* cells = nullptr;
+  TreeCells* tree = nullptr;              // of the same sequence
+  const StreamingShape* shape = nullptr;  // of a tree; null: the last piece of a prompt
+};
 
 // The rows that one sequence has in a step.
 struct Segment {
@@ -36,12 +44,20 @@ struct Segment {
   const int32_t* depth = nullptr;  // (capacity,)
   // Token of each row; null: tok, by position.
   const Cell<int32_t>* row_tokens = nullptr;  // (capacity,)
+  SegmentStreams streams{};
 };
 
 enum class RowSelect : int32_t {
   all,
-  last,    // only the last existing row of every segment
-  drafts,  // only those of a draft made at once, the last snap_count ones; segments have cells
+  last,     // only the last existing row of every segment, with its streams
+  drafts,   // only those of a draft made at once, the last snap_count ones; segments have cells
+  streams,  // only streams
+};
+
+// What a step with streams does between the layers without and those with them.
+enum class Pruning : int32_t {
+  off,     // as many rows of the tree go on as may
+  scored,  // those go on that the layers so far hold for likeliest
 };
 
 // Row i of segment s is row s * capacity + i of every activation. A long piece of a prompt is
@@ -56,7 +72,25 @@ struct StepRows {
   // Every position of the step lies below it, so that work over the cache can be sized before the
   // cells are known.
   int32_t positions = 0;
+  // Of a step in which segments have streams: rows per segment in the layers that have them.
+  int32_t stream_capacity = 0;
+  Pruning pruning = Pruning::off;
 };
+
+// The same step in the layers that have streams. Segments without streams keep their rows.
+inline StepRows with_streams(const StepRows& step) {
+  StepRows rows = step;
+  if (step.stream_capacity > 0) rows.capacity = step.stream_capacity;
+  for (Segment& segment : rows.segments) {
+    StreamingCells* cells = segment.streams.cells;
+    if (cells == nullptr) continue;
+    segment.span = &cells->span;
+    segment.sees = cells->shape.sees;
+    segment.depth = cells->shape.depth;
+    segment.row_tokens = nullptr;
+  }
+  return rows;
+}
 
 // The existing rows of segment s as [begin, end) within the segment.
 struct RowRange {
@@ -65,15 +99,19 @@ struct RowRange {
 };
 
 SPECRT_HD inline RowRange rows_of(const StepRows& step, int32_t s) {
-  const int32_t rows = min_i32(step.segments[s].span->rows, step.capacity);
+  const Segment& segment = step.segments.data()[s];
+  const int32_t rows = min_i32(segment.span->rows, step.capacity);
   if (rows <= 0) return {0, 0};
+  const StreamingCells* streams = segment.streams.cells;
   switch (step.select) {
     case RowSelect::all:
       return {0, rows};
     case RowSelect::last:
-      return {rows - 1, rows};
+      return {streams == nullptr ? rows - 1 : max_i32(0, streams->kept - 1), rows};
     case RowSelect::drafts:
-      return {max_i32(0, rows - step.segments.data()[s].cells->snap_count), rows};
+      return {max_i32(0, rows - segment.cells->snap_count), rows};
+    case RowSelect::streams:
+      return {streams == nullptr ? rows : min_i32(streams->kept, rows), rows};
   }
   return {0, 0};
 }
@@ -247,9 +285,29 @@ struct LoadFeaturesArgs {
   RowsView out;
 };
 
+// Plans the rows of the last layers: which main rows go on, and their streams. With pruning a row
+// is scored by the softmax, over the candidates of its depth, of exit[parent,:] . table[token,:].
+struct PlanStreamsArgs {
+  StepRows rows;        // of the layers without streams
+  RowsView exit{};      // (n,d) f32; read with pruning
+  Weight table{};       // (v,d); read with pruning
+  int32_t streams = 0;  // behind the last row of a prompt
+  StreamPositions positions = StreamPositions::shifted;
+};
+
+// Rows of the layers with streams: out[i,:] = x[main row of i,:], plus embedding[j,:] for stream j.
+// x (n,d) f32, out of as many rows as with_streams(rows) has.
+struct InsertStreamsArgs {
+  StepRows rows;  // of the layers without streams
+  RowsView x;
+  const float* embedding = nullptr;  // (streams, d)
+  int32_t streams = 0;
+  RowsView out;
+};
+
 // Copies the keys and values of a tree's accepted path down to where a chain has them, in every
 // layer: slot base + path[d] to slot base + d for d < count, base from the span. path[d] ascends
-// and is at least d.
+// and is at least d. With `from`, slot base + from[path[d]]: rows of the layers without streams.
 struct MoveKvArgs {
   const StepSpan* span = nullptr;
   std::byte* kv = nullptr;
@@ -257,6 +315,7 @@ struct MoveKvArgs {
   int32_t layer_count = 0;
   const Cell<int32_t>* path = nullptr;   // (kMaxStepRows,)
   const Cell<int32_t>* count = nullptr;  // 0 .. kMaxStepRows
+  const Cell<int32_t>* from = nullptr;   // (kMaxStepRows,) or null
 };
 
 // Copies host memory to the device; `host` stays as it is until the stream has done it.
@@ -332,7 +391,8 @@ struct PickDraftArgs {
 
 // Chooses the candidates of every depth of a tree from the rows of a draft made at once: first what
 // pick_draft would choose, then the likeliest other tokens in the order of the noise. Which they
-// are is the backend's affair.
+// are is the backend's affair. With streams, behind the verdict: from those of the last committed
+// row, for the next round.
 struct PickCandidatesArgs {
   SequenceCells sequence;
   const StepSpan* span = nullptr;
@@ -341,6 +401,7 @@ struct PickCandidatesArgs {
   int32_t vocab = 0;
   int32_t depths = 0;  // at most; how many were drafted says the cell
   PickScratch scratch{};
+  const StreamingCells* streams = nullptr;
 };
 
 // Plans the step of the target over a tree (grow_tree).
@@ -348,6 +409,7 @@ struct GrowTreeArgs {
   SequenceCells sequence;
   StepSpan* span = nullptr;
   const TreeShape* shape = nullptr;
+  Candidates candidates = Candidates::drafted;
 };
 
 enum class TailSource : int32_t {
@@ -363,7 +425,7 @@ struct FeedTailArgs {
 
 // Judges the draft against the target's logits (rule `exact`), commits, logs.
 // Row of tail[i] = rows of the span - m + i, so the last chunk of a prompt is judged alike. With a
-// shape, the rows are those of the tree that grow_tree planned.
+// shape, the rows are those of the tree that grow_tree planned, or that plan_streams kept of it.
 struct JudgeArgs {
   SequenceCells sequence;
   const StepSpan* span = nullptr;
@@ -394,6 +456,8 @@ void check(const RopeKvArgs& args);
 void check(const AttentionArgs& args);
 void check(const KeepFeaturesArgs& args);
 void check(const LoadFeaturesArgs& args);
+void check(const PlanStreamsArgs& args);
+void check(const InsertStreamsArgs& args);
 void check(const MoveKvArgs& args);
 void check(const PickDraftArgs& args);
 void check(const PickCandidatesArgs& args);

@@ -27,22 +27,29 @@ struct TreeCells {
   Cell<int32_t> path_length;
 };
 
-// Puts the candidates of a depth into the tree, and the best into its place among the tokens, where
-// a mask stood. Other depths may be chosen at the same time, so none reads tokens from E on.
-SPECRT_HD inline void keep_candidates(const Cells& s, Cell<int32_t>* tok, TreeCells& tree,
-                                      int32_t depth, const int32_t (&best)[kTreeWidth]) {
+// Puts the candidates of a depth into the tree. Those of other depths may be chosen at the same
+// time, so none reads tokens from E on. The best of a drafter's also go to where masks stood among
+// the tokens.
+SPECRT_HD inline void keep_candidates(TreeCells& tree, int32_t depth,
+                                      const int32_t (&best)[kTreeWidth]) {
   for (int32_t rank = 0; rank < kTreeWidth; ++rank) tree.candidate[depth][rank] = best[rank];
-  tok[draft_position(s, depth)] = best[0];
 }
+
+// Whose the candidates of a tree are.
+enum class Candidates : int32_t {
+  drafted,   // a drafter's, of this round
+  streamed,  // those of the target's streams, made by the round before (device/streaming.h)
+};
 
 // Gives the rows of the tree their tokens and plans the target's step. Takes the place of
 // append_draft and feed_tail, in a round that begins with a tail of one token.
 SPECRT_HD inline void grow_tree(Cells& s, const Cell<int32_t>* tok, TreeCells& tree,
-                                const TreeShape& shape, StepSpan& span) {
+                                const TreeShape& shape, StepSpan& span, Candidates candidates) {
   span.base = s.committed - 1;
   span.rows = 0;
   if (!running(s)) return;
-  const int32_t levels = min_i32(s.drafted, kMaxTreeDepth);
+  const int32_t levels = candidates == Candidates::streamed ? static_cast<int32_t>(tree.levels)
+                                                            : min_i32(s.drafted, kMaxTreeDepth);
   tree.levels = levels;
   tree.token[0] = static_cast<int32_t>(tok[s.committed - 1]);
   int32_t rows = 1;

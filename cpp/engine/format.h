@@ -14,7 +14,7 @@
 namespace specrt::format {
 
 inline constexpr char kMagic[8] = {'S', 'P', 'E', 'C', 'R', 'T', '\x1a', '\n'};
-inline constexpr uint32_t kFormatVersion = 3;
+inline constexpr uint32_t kFormatVersion = 4;
 inline constexpr uint32_t kCpuLayoutVersion = 1;   // packing of the x86 engines (view.h, panels16)
 inline constexpr uint32_t kCudaLayoutVersion = 1;  // packing of CUDA engines (view.h, tiles16x32)
 inline constexpr uint32_t kBackendCpu = 0;
@@ -55,8 +55,10 @@ struct FileHeader {
   uint64_t text_bytes;   // of the token table behind meta (vocabulary.h); 0: none
   int32_t mask_token;    // of a drafter that fills masks, plus one; 0: none
   int32_t feature_cols;  // of the hidden states that a target keeps and its drafter reads; 0: none
-  uint32_t feature_dtype;  // as dtype; 0 without features
-  uint8_t reserved[68];    // zero
+  uint32_t feature_dtype;     // as dtype; 0 without features
+  int32_t streams;            // of a target with streams in its last layers, of a row; 0: none
+  uint32_t stream_positions;  // of rotary embedding: 0 as the row, 1 shifted; 0 without streams
+  uint8_t reserved[60];       // zero
 };
 static_assert(sizeof(FileHeader) == 240);
 
@@ -100,6 +102,17 @@ enum class OpKind : uint32_t {
   attention = 5,      // in[0] q, out; kv; integer[0] = query heads; real[0] = scale
   keep_features = 6,  // in[0] x, no out; integer[0] = first column of the features; not in the head
   load_features = 7,  // out; tensor mask (1, d) f32 row_major; integer[0] = first column
+  // Once each in a target with streams, in this order and before the head. What stands behind
+  // insert_streams runs for the rows of the layers with streams, and does not embed.
+  plan_streams = 8,    // in[0] exit, no out; tensor table
+  insert_streams = 9,  // in[0] x, out; tensor embeddings (streams, d) f32 row_major
+};
+
+// Which rows an op runs for.
+enum class OpRows : uint32_t {
+  all = 0,
+  streams = 1,  // only streams; behind insert_streams
+  scored = 2,   // all, in steps that score rows; before plan_streams
 };
 
 // Unused ids are kNone and unused numbers 0. A bias or gain among the integers is the id of a
@@ -112,7 +125,8 @@ struct OpRecord {
   int32_t kv;
   int32_t integer[4];
   float real[2];
-  uint32_t reserved[4];
+  OpRows rows;
+  uint32_t reserved[3];
 };
 static_assert(sizeof(OpRecord) == 64);
 

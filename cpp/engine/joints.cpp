@@ -1,5 +1,7 @@
 #include "engine/joints.h"
 
+#include <algorithm>
+
 #include "engine/plan.h"
 
 namespace specrt {
@@ -45,10 +47,18 @@ std::vector<int32_t> linear_readers(const Plan& plan, int32_t norm) {
   return readers;
 }
 
+// Behind the ops that streams begin with, ops for streams alone change what others have made.
+int32_t joinable_ops(const Plan& plan) {
+  const auto begin = std::find_if(plan.ops.begin(), plan.ops.end(), [](const OpRecord& op) {
+    return op.rows != format::OpRows::all || op.kind == OpKind::plan_streams;
+  });
+  return static_cast<int32_t>(begin - plan.ops.begin());
+}
+
 }  // namespace
 
 Joints::Joints(const Plan& plan) : joints_(plan.ops.size()) {
-  for (int32_t i = 0; i < static_cast<int32_t>(plan.ops.size()); ++i) {
+  for (int32_t i = 0; i < joinable_ops(plan); ++i) {
     if (op_of(plan, i).kind == OpKind::rms_norm) join_norm(plan, i);
     if (op_of(plan, i).kind == OpKind::rope_kv) join_rope(plan, i);
   }

@@ -36,6 +36,8 @@ class Model {
   int32_t vocab() const { return plan().header.vocab; }
   // Token that stands for one to be drafted; -1: the model drafts one by one.
   int32_t mask_token() const { return plan().header.mask_token - 1; }
+  // Of each row in the last layers; 0: none.
+  int32_t streams() const { return plan().header.streams; }
   // 1: its rows are pairs of the target's features and the token behind them.
   int32_t token_shift() const { return reads_features(plan()) ? 1 : 0; }
   int32_t context() const { return plan().header.context; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 
 #include "base/error.h"
 
@@ -98,6 +99,21 @@ void visit(const Plan& plan, const OpRecord& op, const PlanMemory& memory, const
                                .mask = floats(),
                                .out = out()});
       return;
+    case OpKind::plan_streams:
+      visitor(
+          PlanStreamsArgs{.rows = rows,
+                          .exit = in(0),
+                          .table = weight(),
+                          .streams = plan.header.streams,
+                          .positions = static_cast<StreamPositions>(plan.header.stream_positions)});
+      return;
+    case OpKind::insert_streams:
+      visitor(InsertStreamsArgs{.rows = rows,
+                                .x = in(0),
+                                .embedding = floats(),
+                                .streams = plan.header.streams,
+                                .out = out()});
+      return;
   }
   fail("unknown op kind ", static_cast<uint32_t>(op.kind));
 }
@@ -125,6 +141,10 @@ Uses uses_of(OpKind kind) {
       return {1, false, false, false};
     case OpKind::load_features:
       return {0, true, false};
+    case OpKind::plan_streams:
+      return {1, true, false, false};
+    case OpKind::insert_streams:
+      return {1, true, false};
   }
   fail("unknown op kind ", static_cast<uint32_t>(kind));
 }
@@ -137,14 +157,16 @@ void check_id(const char* what, int32_t id, size_t count, bool used) {
   }
 }
 
-// A vector that an op reads as plain floats.
-void check_vector(const Plan& plan, int32_t id, int32_t cols) {
+// Rows that an op reads as plain floats.
+void check_floats(const Plan& plan, int32_t id, int32_t rows, int32_t cols) {
   const format::TensorRecord& tensor = plan.tensors[static_cast<size_t>(id)];
-  SPECRT_CHECK(tensor.rows == 1 && tensor.cols == cols &&
+  SPECRT_CHECK(tensor.rows == rows && tensor.cols == cols &&
                    static_cast<DType>(tensor.dtype) == DType::f32 &&
                    static_cast<Layout>(tensor.layout) == Layout::row_major,
-               "tensor ", id, " must be one f32 row of ", cols);
+               "tensor ", id, " must be ", rows, " f32 rows of ", cols);
 }
+
+void check_vector(const Plan& plan, int32_t id, int32_t cols) { check_floats(plan, id, 1, cols); }
 
 // A vector that an op may do without: the id plus one, or 0.
 void check_optional(const Plan& plan, int32_t number, int32_t cols) {
@@ -175,7 +197,10 @@ void validate_op(const Plan& plan, const OpRecord& op) {
     const int32_t head_dim = plan.kv[static_cast<size_t>(op.kv)].head_dim;
     for (const int32_t gain : {op.integer[1], op.integer[2]}) check_optional(plan, gain, head_dim);
   }
-  if (op.kind == OpKind::embed) {
+  if (op.kind == OpKind::insert_streams) {
+    check_floats(plan, op.tensor, plan.header.streams, out_cols);
+  }
+  if (op.kind == OpKind::embed || op.kind == OpKind::plan_streams) {
     const int32_t rows = plan.tensors[static_cast<size_t>(op.tensor)].rows;
     SPECRT_CHECK(rows >= plan.header.vocab, "the embedding has ", rows,
                  " rows for a vocabulary of ", plan.header.vocab);
@@ -270,6 +295,33 @@ void validate_features(const Plan& plan) {
   }
 }
 
+// Rows of the layers with streams may stand for positions beyond the tokens, so those embed none.
+void validate_streams(const Plan& plan) {
+  const format::FileHeader& header = plan.header;
+  SPECRT_CHECK(header.streams >= 0 && header.streams <= kMaxTreeDepth, header.streams,
+               " streams of at most ", kMaxTreeDepth);
+  SPECRT_CHECK(header.stream_positions <= static_cast<uint32_t>(StreamPositions::shifted) &&
+                   (header.streams > 0 || header.stream_positions == 0),
+               "stream positions ", header.stream_positions, " of ", header.streams, " streams");
+  int32_t planned = 0, inserted = 0;
+  for (size_t i = 0; i < plan.ops.size(); ++i) {
+    const OpRecord& op = plan.ops[i];
+    planned += op.kind == OpKind::plan_streams ? 1 : 0;
+    inserted += op.kind == OpKind::insert_streams ? 1 : 0;
+    const bool in_order = inserted <= planned && planned <= 1 && planned - inserted <= 1 &&
+                          (op.rows != format::OpRows::scored || planned == 0) &&
+                          (op.rows != format::OpRows::streams || inserted == 1) &&
+                          op.rows <= format::OpRows::scored &&
+                          (inserted == 0 || op.kind != OpKind::embed);
+    SPECRT_CHECK(in_order, "engine op ", i, ": out of its place beside the streams");
+    SPECRT_CHECK(std::cmp_not_equal(i, header.head_begin) || planned == inserted, "engine op ", i,
+                 ": the head begins before streams are inserted");
+  }
+  const int32_t wanted = header.streams > 0 ? 1 : 0;
+  SPECRT_CHECK(planned == wanted && inserted == wanted, "an engine with ", header.streams,
+               " streams plans them ", planned, " times and inserts them ", inserted, " times");
+}
+
 constexpr int64_t kMaxBytes = int64_t{1} << 46;
 
 template <typename Records, typename Check>
@@ -307,6 +359,7 @@ void validate(const Plan& plan) {
     SPECRT_CHECK(kv_total <= kMaxBytes, "a KV cache of ", kv_total, " bytes");
   });
   validate_features(plan);
+  validate_streams(plan);
   each("op", plan.ops, [&](const OpRecord& op) { validate_op(plan, op); });
 }
 
@@ -344,6 +397,8 @@ struct Enqueue {
   void operator()(const AttentionArgs& args) const { backend.attention(stream, args); }
   void operator()(const KeepFeaturesArgs& args) const { backend.keep_features(stream, args); }
   void operator()(const LoadFeaturesArgs& args) const { backend.load_features(stream, args); }
+  void operator()(const PlanStreamsArgs& args) const { backend.plan_streams(stream, args); }
+  void operator()(const InsertStreamsArgs& args) const { backend.insert_streams(stream, args); }
 };
 
 RowsView rows_at(std::byte* data, DType dtype, int32_t cols) {
@@ -409,6 +464,25 @@ StepRows head_rows(const StepRows& rows, Head head) {
   return selected;
 }
 
+bool has_streams(const StepRows& rows) {
+  return std::any_of(rows.segments.begin(), rows.segments.begin() + rows.segment_count,
+                     [](const Segment& segment) { return segment.streams.cells != nullptr; });
+}
+
+// Whether a step has work for an op.
+bool runs(const OpRecord& op, const StepRows& rows) {
+  if (op.rows == format::OpRows::scored) return rows.pruning == Pruning::scored;
+  const bool needs_streams = op.rows == format::OpRows::streams || op.kind == OpKind::plan_streams;
+  return !needs_streams || has_streams(rows);
+}
+
+// The rows that an op runs for, of those that its part of the plan has.
+StepRows rows_for(const OpRecord& op, const StepRows& rows) {
+  StepRows selected = rows;
+  if (op.rows == format::OpRows::streams) selected.select = RowSelect::streams;
+  return selected;
+}
+
 }  // namespace
 
 void run(const Plan& plan, const Joints& joints, const PlanMemory& memory, const StepRows& rows,
@@ -416,18 +490,20 @@ void run(const Plan& plan, const Joints& joints, const PlanMemory& memory, const
   const Enqueue enqueue{backend, stream};
   const auto head_begin = static_cast<size_t>(plan.header.head_begin);
   const size_t end = head == Head::none ? head_begin : plan.ops.size();
-  StepRows selected = rows;
+  StepRows part = rows;
   for (size_t i = 0; i < end; ++i) {
-    if (i == head_begin) selected = head_rows(rows, head);
+    const OpRecord& op = plan.ops[i];
+    if (i == head_begin) part = head_rows(part, head);
     const Joint joint = joints.of(i);
-    if (joint.left_out) continue;
-    visit(plan, plan.ops[i], memory, selected, [&]<typename Args>(Args args) {
+    if (joint.left_out || !runs(op, rows)) continue;
+    visit(plan, op, memory, rows_for(op, part), [&]<typename Args>(Args args) {
       Join{plan, memory, joint}(args);
       if constexpr (std::is_same_v<Args, LinearArgs>) {
-        if (plan.ops[i].out == plan.header.logits_buffer) args.best = memory.best;
+        if (op.out == plan.header.logits_buffer) args.best = memory.best;
       }
       enqueue(args);
     });
+    if (op.kind == OpKind::insert_streams) part = with_streams(rows);
   }
 }
 

@@ -42,6 +42,13 @@ int64_t feature_bytes(const Plan& plan);
 // Bytes of weights that one step reads, its head included; embedding rows and biases are not.
 int64_t step_weight_bytes(const Plan& plan);
 
+// Of the bytes that a step reads, what the layers with streams and the head read; 0 without
+// streams.
+double streamed_share(const Plan& plan);
+
+// Layers of the KV cache before those that have streams; all without streams.
+int32_t layers_before_streams(const Plan& plan);
+
 // Where layer `id` lies in a KV cache, and the features that are kept beside it.
 KvLayer kv_layer(const Plan& plan, int32_t id);
 FeatureRows feature_rows(const Plan& plan);

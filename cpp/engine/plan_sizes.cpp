@@ -75,19 +75,46 @@ int64_t kv_bytes(const Plan& plan) {
 bool keeps_features(const Plan& plan) { return has_op(plan, OpKind::keep_features); }
 bool reads_features(const Plan& plan) { return has_op(plan, OpKind::load_features); }
 
+int32_t layers_before_streams(const Plan& plan) {
+  int32_t layers = 0;
+  for (const OpRecord& op : plan.ops) {
+    if (op.kind == OpKind::insert_streams) return layers;
+    if (op.kv != format::kNone) layers = std::max(layers, op.kv + 1);
+  }
+  return static_cast<int32_t>(plan.kv.size());
+}
+
 int64_t feature_bytes(const Plan& plan) {
   if (!keeps_features(plan)) return 0;
   const FeatureRows rows = feature_rows(plan);
   return feature_row_bytes(rows) * rows.slots;
 }
 
+namespace {
+
+// Of tables that an op reads for some tokens only, next to nothing.
+int64_t weight_bytes_of(const Plan& plan, const OpRecord& op) {
+  const bool gathers = op.kind == OpKind::embed || op.kind == OpKind::plan_streams;
+  if (gathers || op.tensor == format::kNone) return 0;
+  return static_cast<int64_t>(plan.tensors[static_cast<size_t>(op.tensor)].bytes);
+}
+
+}  // namespace
+
 int64_t step_weight_bytes(const Plan& plan) {
   int64_t bytes = 0;
-  for (const OpRecord& op : plan.ops) {
-    if (op.kind == OpKind::embed || op.tensor == format::kNone) continue;
-    bytes += static_cast<int64_t>(plan.tensors[static_cast<size_t>(op.tensor)].bytes);
-  }
+  for (const OpRecord& op : plan.ops) bytes += weight_bytes_of(plan, op);
   return bytes;
+}
+
+double streamed_share(const Plan& plan) {
+  int64_t before = 0, behind = 0;
+  bool inserted = false;
+  for (const OpRecord& op : plan.ops) {
+    inserted = inserted || op.kind == OpKind::insert_streams;
+    (inserted ? behind : before) += weight_bytes_of(plan, op);
+  }
+  return behind == 0 ? 0 : static_cast<double>(behind) / static_cast<double>(before + behind);
 }
 
 int64_t joined_row_bytes(const Plan& plan) {

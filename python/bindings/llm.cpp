@@ -114,6 +114,8 @@ void init_options(nb::module_& module) {
       .def_rw("prompt_lookup_max", &LLMOptions::prompt_lookup_max)
       .def_rw("num_speculative_tokens", &LLMOptions::num_speculative_tokens)
       .def_rw("tree_nodes", &LLMOptions::tree_nodes)
+      .def_rw("streaming", &LLMOptions::streaming)
+      .def_rw("kept_nodes", &LLMOptions::kept_nodes)
       .def_rw("loop", &LLMOptions::loop)
       .def_rw("draft_threads", &LLMOptions::draft_threads)
       .def_rw("phases", &LLMOptions::phases)

@@ -31,6 +31,14 @@ class Bundle:
         return {file.stem: file for file in sorted((self.path / "drafters").glob("*.engine"))}
 
     @property
+    def streams(self) -> int:
+        """Streams of a row with which the target can draft for itself; 0: none."""
+        target = self.manifest.get("target")
+        streaming = target.get("streaming") if isinstance(target, dict) else None
+        streams = streaming.get("streams") if isinstance(streaming, dict) else 0
+        return streams if type(streams) is int else 0
+
+    @property
     def has_draft(self) -> bool:
         """Whether a draft model is there."""
         return "draft" in self.drafters

@@ -18,6 +18,7 @@ from specrt.methods import (
     MOST_TREE_NODES,
     PHASES,
     RULES,
+    STREAMING,
     MethodChoice,
     Pace,
     choose_method,
@@ -40,15 +41,21 @@ class LLM:
             finds nothing); "pearl" drafts with the draft model while the target verifies the draft
             before, "pearl:ngram" and "pearl:ngram+speculative" do so with those. "parallel" and
             "pearl:parallel" draft with a model that fills masks, all tokens in one step;
-            "parallel-eagle" with one that reads hidden states of the target besides (P-EAGLE). The
-            output is the same with each.
-        num_speculative_tokens: tokens drafted in every round, 1 to 63; None drafts as many as
-            should pay, by the bundle's step times and by how the last drafts held, down to none.
+            "parallel-eagle" with one that reads hidden states of the target besides (P-EAGLE).
+            "streaming" drafts with the target itself, whose step verifies a draft and makes the
+            next (Speculative Streaming). The output is the same with each.
+        num_speculative_tokens: tokens drafted in every round, 1 to 63, or up to the streams of a
+            streaming adapter; None drafts as many as should pay, by the bundle's step times and by
+            how the last drafts held, down to none.
         speculative_config: the two arguments above as vLLM spells them, for example
             {"method": "draft_model", "num_speculative_tokens": 4}.
-        tree_nodes: "parallel" may draft trees of at most so many tokens, 0 to 63, each path of at
-            most num_speculative_tokens, and verify them in one step; 0 drafts chains. None leaves
-            it to the costs where num_speculative_tokens is None as well. For the rule "exact".
+        tree_nodes: "parallel" and "streaming" may draft trees of at most so many tokens, 0 to 63,
+            each path of at most num_speculative_tokens, and verify them in one step; 0 drafts
+            chains. None leaves it to the costs where num_speculative_tokens is None as well. For
+            the rule "exact".
+        kept_nodes: of a tree under "streaming", the row of the committed token included, that the
+            layers with streams get at most, 0 to 63; the others are pruned before by an early
+            exit. 0 and None: as many as fit, or as the costs say.
         rule: how drafted tokens are judged when sampling. "exact" gives the tokens of
             autoregressive decoding with the same seed. "rejection" (speculative sampling) and
             "block" (block verification) accept more, and keep the distribution of the tokens
@@ -83,6 +90,7 @@ class LLM:
         threads: int | None = None,
         *,
         tree_nodes: int | None = None,
+        kept_nodes: int | None = None,
         rule: str = "exact",
         draft_threads: int | None = None,
         isa: str = "",
@@ -113,6 +121,8 @@ class LLM:
         options.prompt_lookup_min, options.prompt_lookup_max = choice.lookup or (0, 0)
         options.num_speculative_tokens = choice.num_speculative_tokens
         options.tree_nodes = _tree_nodes(tree_nodes, choice, rule)
+        options.streaming = choice.method == STREAMING
+        options.kept_nodes = _kept_nodes(kept_nodes, choice)
         options.trace_steps = trace_steps
         if pace is not None:
             options.pace_target_ms, options.pace_draft_ms = pace
@@ -322,10 +332,23 @@ def _tree_nodes(tree_nodes: int | None, choice: MethodChoice, rule: str) -> int:
         raise ValueError(f"tree_nodes must be in [0, {MOST_TREE_NODES}], not {tree_nodes}")
     if tree_nodes > 0 and not choice.trees(rule):
         raise ValueError(
-            f'only "parallel" under the rule "exact" drafts trees, not {choice.method!r} under '
-            f"{rule!r}"
+            'only "parallel" and "streaming" under the rule "exact" draft trees, not '
+            f"{choice.method!r} under {rule!r}"
         )
     return tree_nodes
+
+
+def _kept_nodes(kept_nodes: int | None, choice: MethodChoice) -> int:
+    """Rows of a tree that are not pruned at most; 0: as many as fit. Raises ValueError."""
+    if kept_nodes is None:
+        return 0
+    if isinstance(kept_nodes, bool) or not isinstance(kept_nodes, int):
+        raise ValueError(f"kept_nodes must be an integer, not {kept_nodes!r}")
+    if not 0 <= kept_nodes <= MOST_TREE_NODES:
+        raise ValueError(f"kept_nodes must be in [0, {MOST_TREE_NODES}], not {kept_nodes}")
+    if kept_nodes > 0 and choice.method != STREAMING:
+        raise ValueError(f'kept_nodes belong to "streaming", not {choice.method!r}')
+    return kept_nodes
 
 
 def _check_draft_threads(draft_threads: int | None, threads: int) -> None:

@@ -8,6 +8,7 @@ from specrt.bundle import Bundle
 from specrt.curves import fastest_method
 
 _PEARL = "pearl"
+STREAMING = "streaming"
 METHODS = (
     "auto",
     "autoregressive",
@@ -16,6 +17,7 @@ METHODS = (
     "ngram+speculative",
     "parallel",
     "parallel-eagle",
+    STREAMING,
     _PEARL,
     f"{_PEARL}:ngram",
     f"{_PEARL}:ngram+speculative",
@@ -102,7 +104,7 @@ class MethodChoice:
 
     def trees(self, rule: str) -> bool:
         """Whether drafts can be trees: candidates for all positions come from one step."""
-        return self.method == "parallel" and rule == "exact"
+        return self.method in ("parallel", STREAMING) and rule == "exact"
 
     @property
     def overlaps(self) -> bool:
@@ -155,6 +157,8 @@ def choose_method(
             f"{bundle.path} has no {_MISSING[drafter]}; build it with: "
             f"specrt build MODEL {_OPTION_OF[drafter]} -o {bundle.path}"
         )
+    if name == STREAMING:
+        return _streaming(bundle, tokens)
     lookup = request.lookup or _DEFAULT_LOOKUP if "ngram" in name else None
     if tokens is not None:
         return MethodChoice(name, tokens, lookup)
@@ -163,12 +167,30 @@ def choose_method(
     return MethodChoice(name, _MOST_ADAPTIVE_TOKENS, lookup, "adaptive")
 
 
+def _streaming(bundle: Bundle, tokens: int | None) -> MethodChoice:
+    if not bundle.streams:
+        raise ValueError(
+            f"the target of {bundle.path} has no streams; build it with: specrt build MODEL "
+            f"--draft ADAPTER -o {bundle.path} (an adapter of specrt train streaming)"
+        )
+    if tokens is None:
+        lengths: Literal["fixed", "adaptive"] = "fixed" if bundle.curves is None else "adaptive"
+        return MethodChoice(STREAMING, bundle.streams, lengths=lengths)
+    if tokens > bundle.streams:
+        raise ValueError(
+            f"num_speculative_tokens {tokens} is more than the {bundle.streams} streams that the "
+            f"adapter of {bundle.path} was trained with"
+        )
+    return MethodChoice(STREAMING, tokens)
+
+
 def available_methods(bundle: Bundle) -> list[str]:
     """The methods of `bundle` that "auto" chooses among."""
+    never = ("auto", *_NEVER_FASTEST, *(() if bundle.streams else (STREAMING,)))
     return [
         name
         for name in METHODS
-        if name not in ("auto", *_NEVER_FASTEST) and drafter_of(name) in (None, *bundle.drafters)
+        if name not in never and drafter_of(name) in (None, *bundle.drafters)
     ]
 
 

@@ -77,6 +77,7 @@ format::OpRecord& EngineImage::add_op(format::OpKind kind, int32_t out) {
                  .kv = format::kNone,
                  .integer = {},
                  .real = {},
+                 .rows = format::OpRows::all,
                  .reserved = {}});
   return ops.back();
 }

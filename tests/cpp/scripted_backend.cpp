@@ -105,6 +105,16 @@ void ScriptedBackend::load_features(Stream& stream, const LoadFeaturesArgs& args
   push(stream, [this, args] { run(args); });
 }
 
+void ScriptedBackend::plan_streams(Stream& stream, const PlanStreamsArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
+}
+
+void ScriptedBackend::insert_streams(Stream& stream, const InsertStreamsArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
+}
+
 void ScriptedBackend::move_kv(Stream& stream, const MoveKvArgs& args) {
   check(args);
   push(stream, [this, args, layer = args.layers[0]] { run(args, layer); });
@@ -245,14 +255,16 @@ void ScriptedBackend::run(const PickCandidatesArgs& args) {
     int32_t best[kTreeWidth];
     for (size_t rank = 0; rank < kTreeWidth; ++rank)
       best[rank] = order[std::min(rank, order.size() - 1)];
-    keep_candidates(s, args.sequence.tok, *args.sequence.tree, depth, best);
+    keep_candidates(*args.sequence.tree, depth, best);
+    args.sequence.tok[position] = best[0];
   }
 }
 
 void ScriptedBackend::run(const GrowTreeArgs& args) {
   Cells& s = *args.sequence.cells;
   require(!running(s) || peek(s.tail) == 1, "a tree grows behind a tail of ", peek(s.tail));
-  specrt::grow_tree(s, args.sequence.tok, *args.sequence.tree, *args.shape, *args.span);
+  specrt::grow_tree(s, args.sequence.tok, *args.sequence.tree, *args.shape, *args.span,
+                    args.candidates);
   const int32_t rows = peek(args.span->rows);
   if (rows == 0) return;
   require(peek(s.committed) + args.shape->depth[rows - 1] < peek(s.limit),

@@ -64,6 +64,8 @@ class ScriptedBackend final : public Backend {
   void attention(Stream& stream, const AttentionArgs& args) override;
   void keep_features(Stream& stream, const KeepFeaturesArgs& args) override;
   void load_features(Stream& stream, const LoadFeaturesArgs& args) override;
+  void plan_streams(Stream& stream, const PlanStreamsArgs& args) override;
+  void insert_streams(Stream& stream, const InsertStreamsArgs& args) override;
   void move_kv(Stream& stream, const MoveKvArgs& args) override;
   size_t attention_scratch(const AttentionArgs&) const override { return 0; }
   size_t pick_scratch(int32_t) const override { return 0; }
@@ -129,6 +131,8 @@ class ScriptedBackend final : public Backend {
   void run(const PickCandidatesArgs& args);
   void run(const FeedTailArgs& args);
   void run(const GrowTreeArgs& args);
+  void run(const PlanStreamsArgs& args);
+  void run(const InsertStreamsArgs& args);
   void run(const MoveKvArgs& args, const KvLayer& layer);
   void run(const JudgeArgs& args);
   void run(const ClockStepArgs& args);

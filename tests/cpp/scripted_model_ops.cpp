@@ -66,6 +66,46 @@ void ScriptedBackend::run(const LoadFeaturesArgs& args) {
   });
 }
 
+// A row's score is a hash of the tokens on the way to it.
+void ScriptedBackend::run(const PlanStreamsArgs& args) {
+  for (int32_t s = 0; s < args.rows.segment_count; ++s) {
+    const Segment& segment = args.rows.segments[static_cast<size_t>(s)];
+    const SegmentStreams& streams = segment.streams;
+    if (streams.cells == nullptr) continue;
+    if (streams.shape == nullptr) {
+      plan_prompt_streams(*segment.span, *streams.tree, *streams.cells, args.streams,
+                          args.positions);
+      continue;
+    }
+    float scores[kMaxStepRows] = {};
+    for (int32_t row = 1; row < segment.span->rows; ++row) {
+      const int32_t token = streams.tree->token[row];
+      const uint64_t bits = mix(static_cast<uint64_t>(row * 64 + token));
+      scores[row] = static_cast<float>(bits >> 40) / 16777216.0f;
+    }
+    plan_tree_streams(*streams.shape, *segment.span, *streams.tree, *streams.cells, args.positions,
+                      args.rows.pruning == Pruning::scored ? scores : nullptr);
+  }
+}
+
+void ScriptedBackend::run(const InsertStreamsArgs& args) {
+  each_row(with_streams(args.rows), [&](const Segment& segment, int32_t i, int32_t row) {
+    const auto s = static_cast<int32_t>(row / with_streams(args.rows).capacity);
+    const StreamingCells* cells = segment.streams.cells;
+    const int32_t from = cells == nullptr ? i : cells->from[main_row(*cells, i)];
+    const std::byte* x = args.x.row<std::byte>(s * args.rows.capacity + from);
+    races_.access(x, CellAccess::read);
+    auto fed = load<FedToken>(x);
+    if (cells != nullptr && i >= cells->kept) {
+      const int32_t stream = stream_of(*cells, i);
+      require(stream < args.streams, "stream ", stream, " of ", args.streams);
+      fed = {-1 - stream, segment.span->base + segment.depth[i]};
+    }
+    races_.access(args.out.row<std::byte>(row), CellAccess::write);
+    std::memcpy(args.out.row<std::byte>(row), &fed, sizeof(fed));
+  });
+}
+
 // Hash of the tokens that a row sees: the sequence's own up to the step, and of a chain the step's
 // as well. Each stands at the position that it takes among them.
 uint64_t ScriptedBackend::context_of(const AttentionArgs& args, const Segment& segment,

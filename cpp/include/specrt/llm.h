@@ -28,6 +28,12 @@ struct LLMOptions {
   // Drafts of a parallel drafter may be trees of at most so many tokens, verified in one step, each
   // path of at most num_speculative_tokens; 0: chains. Rule `exact` without Pearl only.
   int32_t tree_nodes = 0;  // 0 .. 63
+  // A target with streams (Speculative Streaming) drafts for itself: the step that verifies a draft
+  // makes the next. Needs no drafter; num_speculative_tokens is the number of streams of a row at
+  // most, tree_nodes those of the trees. Rows of a tree that reach the layers with streams are
+  // those that fit, or at most kept_nodes.
+  bool streaming = false;
+  int32_t kept_nodes = 0;  // 0 .. 63
   // Pearl drafts while it verifies, on a stream of its own: `draft_threads` of the threads (0: a
   // quarter, at least one) belong to the drafter, the others to the target.
   LoopKind loop = LoopKind::lockstep;
@@ -72,6 +78,7 @@ class LLM {
 
   int32_t vocab() const;
   int32_t context() const;      // most positions of a sequence, prompt included
+  int32_t streams() const;      // of a row in the target's last layers; 0: it has none
   bool has_text() const;        // whether the engine can turn tokens into text
   std::string backend() const;  // "cpu:avx512bf16", "cuda:sm_90:NVIDIA H200"
 

@@ -30,6 +30,7 @@ from specrt.build.passes import fuse
 from specrt.build.source import Source, find_model
 from specrt.build.speculators import is_speculator, open_drafter, read_drafter
 from specrt.build.staging import staged
+from specrt.build.streaming import extra_parameters, is_adapter, read_adapter, with_adapter
 from specrt.build.tiles import tiled
 from specrt.build.token_text import token_table
 from specrt.build.tokenizer import (
@@ -94,6 +95,25 @@ class _Model:
     lowered: Lowered
     vocabulary: dict[str, int] | None  # of its tokenizer
     hashes: dict[str, str]  # SHA-256 of the source files
+    adapter: Source | None = None  # of a target with streams
+
+    @property
+    def streams_entry(self) -> dict[str, Any]:
+        """What the manifest says of a target's streams; nothing without them."""
+        streaming = self.config.streaming
+        if streaming is None or self.adapter is None:
+            return {}
+        adapter = open_checkpoint(self.adapter.folder)
+        return {
+            "streaming": {
+                "model": self.adapter.model,
+                "revision": self.adapter.revision,
+                "sha256": source_hashes(adapter),
+                "streams": streaming.streams,
+                "layers": streaming.layers,
+                "parameters": extra_parameters(adapter),
+            }
+        }
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -149,14 +169,31 @@ def _read_eagle(source: Source, target: _Model, options: _Options) -> _Model:
     return _plan(source, config, checkpoint, target.lowered.plan.dtype, options.backend)
 
 
+def _planned_again(target: _Model, config: ModelConfig, checkpoint: Checkpoint) -> _Model:
+    plan = target.lowered.plan
+    again = _plan(target.source, config, checkpoint, plan.dtype, plan.backend)
+    return replace(again, adapter=target.adapter)
+
+
 def _keeping(target: _Model, drafts: Sequence[_Model]) -> _Model:
     """The target, planned to keep the hidden states that one of its drafters reads."""
     for draft in drafts:
         if draft.config.eagle is not None:
             config = replace(target.config, kept_layers=draft.config.eagle.layers)
-            plan = target.lowered.plan
-            return _plan(target.source, config, target.checkpoint, plan.dtype, plan.backend)
+            return _planned_again(target, config, target.checkpoint)
     return target
+
+
+def _streaming(target: _Model, adapter: Source) -> _Model:
+    """The target with the streams of an adapter."""
+    if target.config.streaming is not None:
+        raise BuildError(
+            f"{adapter.model!r} is a second streaming adapter; a target has the streams of one"
+        )
+    streaming = read_adapter(adapter.folder, target.config, target.source.folder)
+    config = replace(target.config, streaming=streaming)
+    with_streams = with_adapter(target.checkpoint, adapter.folder)
+    return replace(_planned_again(target, config, with_streams), adapter=adapter)
 
 
 def _plan(
@@ -222,6 +259,7 @@ def _write_bundle(
         (folder / DRAFTER_FOLDER).mkdir()
         copy_tokenizer(target.source.folder, folder)
         target_entry = _write_model(folder / TARGET_FILE, target, bar.update)
+        target_entry |= target.streams_entry
         draft_entries = [
             {
                 "name": each.drafter_name,
@@ -250,11 +288,14 @@ def _write_bundle(
 
 def _read_drafters(
     target: _Model, models: Sequence[str | os.PathLike[str]], options: _Options, *, progress: bool
-) -> list[_Model]:
-    """Plan drafters, one of each kind. Raises BuildError."""
+) -> tuple[_Model, list[_Model]]:
+    """Plan drafters, one of each kind, and the target as they need it. Raises BuildError."""
     drafts: dict[str, _Model] = {}
     for model in models:
         source = find_model(model, progress=progress)
+        if is_adapter(source.folder):
+            target = _streaming(target, source)
+            continue
         if is_speculator(source.folder):
             draft = _read_eagle(source, target, options)
         else:
@@ -267,7 +308,7 @@ def _read_drafters(
                 "bundle has one model that drafts token by token, one that fills masks, and one "
                 "that fills them from what the target computed"
             )
-    return list(drafts.values())
+    return _keeping(target, list(drafts.values())), list(drafts.values())
 
 
 def _tune(folder: Path, *, progress: bool) -> None:
@@ -299,7 +340,8 @@ def build(
 
     `model` and `draft` are local Hugging Face folders (safetensors) or hub ids; of drafts there may
     be one that drafts token by token, one that fills masks (its config has `pard_token`), and one
-    that fills them from the target's hidden states (a P-EAGLE folder of vLLM's speculators).
+    that fills them from the target's hidden states (a P-EAGLE folder of vLLM's speculators); and a
+    streaming adapter, which becomes a part of the target (`specrt train streaming`).
     `backend` is "cpu" or "cuda", which takes bf16 alone; `draft_backend`, if not None, is "cpu" for
     drafters on the CPU beside a target on a GPU. `dtype` is "bf16" or "f32"; None means
     bf16 unless the checkpoint is f32. `max_context` limits the positions of a sequence below what
@@ -319,8 +361,7 @@ def build(
             "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
     named = () if draft is None else (draft,) if isinstance(draft, str | os.PathLike) else draft
-    drafts = _read_drafters(target, named, options, progress=progress)
-    target = _keeping(target, drafts)
+    target, drafts = _read_drafters(target, named, options, progress=progress)
     command = options.command(os.fspath(model), [os.fspath(each) for each in named], os.fspath(out))
     with staged(place, sum(each.engine_bytes for each in (target, *drafts))) as folder:
         _write_bundle(folder, target, drafts, command, progress=progress)

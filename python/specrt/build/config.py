@@ -10,6 +10,7 @@ MAX_DIM = 1 << 20
 MAX_HEAD_DIM = 512
 MAX_LAYERS = 1024
 MAX_EOS = 16
+MAX_STREAMS = 16
 MAX_WINDOW = (1 << 31) - 1
 
 
@@ -52,6 +53,21 @@ class Eagle:
 
 
 @dataclass(frozen=True)
+class Streaming:
+    """The streams of a target that drafts for itself."""
+
+    streams: int  # of a row
+    layers: int  # that have them, the last ones
+    shifted: bool  # stream j is rotated as the position j behind its row; else as its row
+    lora_rank: int
+    lora_modules: tuple[str, ...]  # of LORA_MODULES: those in which streams have a LoRA
+    prune_rank: int
+
+
+LORA_MODULES = ("qkv", "o", "down")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A decoder-only transformer. Sizes in elements."""
 
@@ -71,4 +87,5 @@ class ModelConfig:
     mask_token: int | None = None  # stands for a token to be drafted, in a drafter that fills masks
     eagle: Eagle | None = None  # of a drafter that reads features
     kept_layers: tuple[int, ...] = ()  # of a target with such a drafter: its Eagle.layers
+    streaming: Streaming | None = None  # of a target with a streaming adapter
     windows: tuple[int, ...] = ()  # positions that a row of each layer sees, 0: all; (): no windows

@@ -22,7 +22,7 @@ from specrt.build.graph import DType, Layout, packed_bytes
 from specrt.build.json_file import parse_json
 
 MAGIC = b"SPECRT\x1a\n"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 BACKENDS = ("cpu", "cuda")  # by code
 LAYOUT_VERSIONS = {"cpu": 1, "cuda": 1}
 DTYPES = (DType.F32, DType.BF16)
@@ -36,7 +36,10 @@ OP_KINDS = (
     "attention",
     "keep_features",
     "load_features",
+    "plan_streams",
+    "insert_streams",
 )
+OP_ROWS = ("all", "streams", "scored")
 NONE = -1
 EOS_SLOTS = 16
 WEIGHTS_ALIGNMENT = 4096
@@ -45,12 +48,12 @@ MAX_META = 64 << 20
 MAX_TEXT = 256 << 20
 MAX_COUNTS = (65536, 4096, 1024, 65536)  # tensors, buffers, caches, ops
 
-_HEADER = struct.Struct("<8sIIQQQIIIii4Iiii16iQiiI68x")
+_HEADER = struct.Struct("<8sIIQQQIIIii4Iiii16iQiiIiI60x")
 _HEADER_CRC_AT = 12
 _TENSOR = struct.Struct("<QQIIiiiI")
 _BUFFER = struct.Struct("<QIi")
 _KV = struct.Struct("<iiIi")
-_OP = struct.Struct("<I2iiii4i2f16x")
+_OP = struct.Struct("<I2iiii4i2fI12x")
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class OpRecord:
     kv: int
     integers: tuple[int, int, int, int]
     reals: tuple[float, float]
+    rows: str = "all"  # of OP_ROWS
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ class Plan:
     token_table: bytes = b""  # see token_text.py
     mask_token: int | None = None  # of a drafter that fills masks
     feature_cols: int = 0  # hidden states of a target for its drafter, stored in `dtype`; 0: none
+    streams: int = 0  # of a row in the last layers of a target; 0: none
+    shifted_streams: bool = False  # stream j stands j positions behind its row
 
 
 @dataclass(frozen=True)
@@ -184,6 +190,7 @@ def _header(plan: Plan, meta: bytes) -> bytes:
             *(plan.logits_buffer, plan.head_begin, len(plan.eos), *eos, len(plan.token_table)),
             0 if plan.mask_token is None else plan.mask_token + 1,
             *(plan.feature_cols, dtype if plan.feature_cols else 0),
+            *(plan.streams, int(plan.shifted_streams)),
         )
     )
     for t, offset in zip(plan.tensors, offsets, strict=True):
@@ -195,7 +202,7 @@ def _header(plan: Plan, meta: bytes) -> bytes:
         data += _KV.pack(c.kv_heads, c.head_dim, DTYPES.index(c.dtype), c.window)
     for op in plan.ops:
         ids = OP_KINDS.index(op.kind), *op.inputs, op.out, op.tensor, op.kv
-        data += _OP.pack(*ids, *op.integers, *op.reals)
+        data += _OP.pack(*ids, *op.integers, *op.reals, OP_ROWS.index(op.rows))
     data += meta + plan.token_table
     data += bytes(begin - len(data))
     struct.pack_into("<I", data, _HEADER_CRC_AT, zlib.crc32(data))
@@ -242,12 +249,17 @@ def _unpack_tables(data: bytes, counts: tuple[int, ...]) -> list[list[tuple[Any,
     return tables
 
 
+def _op_record(o: tuple[Any, ...]) -> OpRecord:
+    ids = o[1:3], o[3], o[4], o[5]
+    return OpRecord(OP_KINDS[o[0]], *ids, o[6:10], o[10:12], OP_ROWS[o[12]])
+
+
 def _parse(path: Path, data: bytes, fields: tuple[Any, ...]) -> EngineHeader:
     """Make an EngineHeader of checked header bytes. Raises IndexError for unknown codes."""
     _, _, _, file_bytes, weights_begin, meta_bytes, backend, _, dtype = fields[:9]
     vocab, context, *rest = fields[9:]
-    counts, (logits, head_begin, eos_count, *eos) = tuple(rest[:4]), rest[4:-4]
-    text_bytes, mask_token, feature_cols, _ = rest[-4:]
+    counts, (logits, head_begin, eos_count, *eos) = tuple(rest[:4]), rest[4:-6]
+    text_bytes, mask_token, feature_cols, _, streams, shifted = rest[-6:]
     begin = _tables_bytes(counts)
     text_begin = begin + fields[5]
     tensors, buffers, caches, ops = _unpack_tables(data, counts)
@@ -260,12 +272,14 @@ def _parse(path: Path, data: bytes, fields: tuple[Any, ...]) -> EngineHeader:
         tensors=tuple(TensorRecord(DTYPES[t[2]], LAYOUTS[t[3]], *t[4:7]) for t in tensors),
         buffers=tuple(BufferRecord(b[0], DTYPES[b[1]], b[2]) for b in buffers),
         caches=tuple(KvRecord(c[0], c[1], DTYPES[c[2]], c[3]) for c in caches),
-        ops=tuple(OpRecord(OP_KINDS[o[0]], o[1:3], o[3], o[4], o[5], o[6:10], o[10:]) for o in ops),
+        ops=tuple(_op_record(o) for o in ops),
         logits_buffer=logits,
         head_begin=head_begin,
         token_table=data[text_begin : text_begin + text_bytes],
         mask_token=mask_token - 1 if mask_token else None,
         feature_cols=feature_cols,
+        streams=streams,
+        shifted_streams=bool(shifted),
     )
     meta = parse_json(data[begin : begin + meta_bytes], f"{path}: meta")
     return EngineHeader(plan, meta, tuple(t[0] for t in tensors), weights_begin, file_bytes)
@@ -288,7 +302,7 @@ def read_header(path: Path) -> EngineHeader:
             if fields[6] < len(BACKENDS) and fields[7] != LAYOUT_VERSIONS[BACKENDS[fields[6]]]:
                 raise BuildError(f"{path} has layout version {fields[7]}; build the bundle again")
             limit = WEIGHTS_ALIGNMENT + MAX_META + MAX_TEXT + _tables_bytes(MAX_COUNTS)
-            tables = _tables_bytes(fields[11:15]) + meta_bytes + fields[-4]
+            tables = _tables_bytes(fields[11:15]) + meta_bytes + fields[-6]
             if file_bytes != size or begin > min(size, limit) or tables > begin:
                 raise BuildError(f"{path} is cut short or damaged; build the bundle again")
             data = bytearray(head + file.read(begin - _HEADER.size))

@@ -52,6 +52,9 @@ class Kind(Enum):
     ATTENTION = "attention"  # q -> (n, he); reads the cache; real: scale
     KEEP_FEATURES = "keep_features"  # x -> x as it is; leaves it for a drafter; column
     LOAD_FEATURES = "load_features"  # () -> what the target kept, or the weight (1, d); column
+    # exit -> exit as it is; decides which rows go on, by products with the weight (v, d)
+    PLAN_STREAMS = "plan_streams"
+    INSERT_STREAMS = "insert_streams"  # x -> x of the rows that go on, and streams; weight (j, d)
     ADD = "add"  # x, y -> x + y
     SWIGLU = "swiglu"  # gate, up -> silu(gate) * up
 
@@ -69,6 +72,14 @@ class Section(Enum):
 
     BODY = "body"
     HEAD = "head"
+
+
+class Rows(Enum):
+    """Which rows an op runs for; cpp/engine/format.h says more."""
+
+    ALL = "all"
+    STREAMS = "streams"
+    SCORED = "scored"  # all, in steps that score rows
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,7 @@ class Op:
     column: int = 0  # first of the features that it keeps or loads
     real: float = 0.0
     section: Section = Section.BODY
+    rows: Rows = Rows.ALL
     vectors: tuple[Weight, ...] = ()  # what the kind adds beside `tensor`
 
     @property

@@ -16,6 +16,7 @@ from specrt.build.engine_file import (
 )
 from specrt.build.graph import DType, Epilogue, Graph, Kind, Op, Section, Tensor
 
+_WITHOUT_OUT = (Kind.KEEP_FEATURES, Kind.PLAN_STREAMS)
 EPILOGUES = (Epilogue.STORE, Epilogue.ADD, Epilogue.SWIGLU)
 
 
@@ -37,11 +38,12 @@ def _op_record(op: Op, tensors: Mapping[Tensor, int], buffers: Mapping[str, int]
     return OpRecord(
         kind=op.kind.value,
         inputs=(ids[0], ids[1]),
-        out=NONE if op.kind is Kind.KEEP_FEATURES else buffers[op.out.name],
+        out=NONE if op.kind in _WITHOUT_OUT else buffers[op.out.name],
         tensor=NONE if op.tensor is None else tensors[op.tensor],
         kv=NONE if op.cache is None else op.cache,
         integers=(number, vectors[0], vectors[1], 0),
         reals=(op.real, 0.0),
+        rows=op.rows.value,
     )
 
 
@@ -83,6 +85,8 @@ def lower(
         token_table=token_table,
         mask_token=config.mask_token,
         feature_cols=_feature_cols(graph),
+        streams=config.streaming.streams if config.streaming else 0,
+        shifted_streams=config.streaming is not None and config.streaming.shifted,
         head_begin=next(i for i, op in enumerate(graph.ops) if op.section is Section.HEAD),
     )
     return Lowered(plan, tuple(tensors), tuple(names))

@@ -1,8 +1,9 @@
 """The decoder that all architectures here share."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from specrt.build.architectures import blocks
+from specrt.build.architectures import blocks, streams
 from specrt.build.architectures.blocks import Traits
 from specrt.build.config import ModelConfig
 from specrt.build.graph import DType, Graph, Kind, Op, Value
@@ -22,11 +23,21 @@ def decoder(config: ModelConfig, dtype: DType, traits: Traits) -> Graph:
     x = Value("x", c.width, DType.F32)
     rotation = blocks.rotation(c)
     ops = [Op(Kind.EMBED, (), x, table), rotation]
-    for layer in range(c.layers):
+    first_streamed = c.layers - (c.streaming.layers if c.streaming else 0)
+    for layer in range(first_streamed):
         ops += _keep(c, layer, x)
         ops += blocks.attention(c, dtype, traits, layer, x, rotation.out)
         ops += blocks.feed_forward(c, dtype, layer, ops[-1].out)
         x = ops[-1].out
+    if c.streaming:
+        ops += streams.begin(c, c.streaming, dtype, x, head)
+        x = ops[-1].out
+        rotation = replace(rotation, out=replace(rotation.out, name="stream_angles"))
+        ops.append(rotation)
+        for layer in range(first_streamed, c.layers):
+            ops += _keep(c, layer, x)
+            ops += streams.layer_ops(c, c.streaming, dtype, traits, layer, x, rotation.out)
+            x = ops[-1].out
     ops += _keep(c, c.layers, x)
     ops += blocks.logits(c, dtype, head, x)
     return Graph(tuple(ops), blocks.caches(c, dtype))
