@@ -69,6 +69,7 @@ struct LayerPlan {
                         .kv = kNone,
                         .integer = {},
                         .real = {},
+                        .rows = format::OpRows::all,
                         .reserved = {}});
     return plan.ops.back();
   }
