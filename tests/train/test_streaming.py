@@ -179,7 +179,7 @@ def test_target_of_another_family(options: StreamOptions) -> None:
 def test_data_without_tokens(options: StreamOptions, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("")
-    with pytest.raises(ValueError, match="no row of .* has an answer"):
+    with pytest.raises(ValueError, match=r"no row of .* has an answer"):
         train_parallel(replace(options, out=tmp_path / "out", data=(rows,)))
 
 

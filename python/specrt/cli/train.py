@@ -26,6 +26,8 @@ _KINDS = {
     "draft": "a plain draft model, distilled from the target",
 }
 _SMALL = ("parallel", "draft")  # kinds that start from a small model
+# Adapters are small and start at zero: they take larger steps than a model.
+_STREAM_DEFAULTS = {"optimizer": "muon", "learning_rate": 6e-3}
 _EPILOG = """the target's own answers are the best data; to make them and train on them:
   specrt generate BUNDLE --prompts PROMPTS.jsonl --jsonl answers.jsonl
   %(prog)s TARGET{draft} --data answers.jsonl -o DRAFTER
@@ -52,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_run(command)
         if kind.startswith("parallel"):
             _add_depths(command)
+        elif kind == "streaming":
+            command.set_defaults(**_STREAM_DEFAULTS)
 
 
 def _add_small_model(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +193,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--optimizer",
         default="adamw",
         metavar="NAME",
-        help="adamw, or muon for the matrices of the layers (default: adamw)",
+        help="adamw, or muon for the matrices of the layers (default: %(default)s)",
     )
     add("--precision", default="bf16", metavar="NAME", help="bf16 or f32 (default: bf16)")
     add(
