@@ -21,8 +21,8 @@ from specrt.train.stream_adapter import (
 )
 from specrt.train.stream_attention import stream_attention
 from specrt.train.streaming import StreamTrainee
+from stream_cases import ROWS, SCALE, dense_attention, gradients, make_inputs
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 STREAMS = 3
@@ -57,38 +57,12 @@ def scores_of(trainee: StreamTrainee, batch: GroupBatch) -> Tensor:
         return trainee.scores(trainee.module, batch, None, view)
 
 
-def dense_attention(
-    q: Tensor, main_k: Tensor, main_v: Tensor, stream_k: Tensor, stream_v: Tensor, rows: Tensor
-) -> Tensor:
-    """All keys side by side under one mask."""
-    b, h, p, s, _ = q.shape
-    g, t = main_k.shape[1:3]
-    k = torch.cat((main_k, stream_k.flatten(2, 3)), dim=2).repeat_interleave(h // g, dim=1)
-    v = torch.cat((main_v, stream_v.flatten(2, 3)), dim=2).repeat_interleave(h // g, dim=1)
-    seen = torch.zeros(b, p, s, t + p * s, dtype=torch.bool)
-    for one in range(b):
-        for place in range(p):
-            for stream in range(s):
-                seen[one, place, stream, : rows[one, place] + 1] = True
-                begin = t + place * s
-                seen[one, place, stream, begin : begin + stream + 1] = True
-    y = F.scaled_dot_product_attention(
-        q.flatten(2, 3), k, v, attn_mask=seen.flatten(1, 2)[:, None], scale=0.3
-    )
-    return y.view(q.shape)
-
-
 def test_attention_is_that_of_a_dense_mask() -> None:
-    torch.manual_seed(0)
-    b, h, g, p, s, t, e = 2, 4, 2, 3, 4, 7, 5
-    sizes = ((b, h, p, s, e), (b, g, t, e), (b, g, t, e), (b, g, p, s, e), (b, g, p, s, e))
-    inputs = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
-    rows = torch.tensor([[0, 3, 6], [2, 2, 5]])
-    weights = torch.randn(sizes[0], dtype=torch.float64)
-    ours, dense = stream_attention(*inputs, rows, 0.3), dense_attention(*inputs, rows)
+    inputs = make_inputs()
+    ours = stream_attention(*inputs, ROWS, SCALE)
+    dense = dense_attention(*inputs, ROWS)
     torch.testing.assert_close(ours, dense)
-    gradients = [torch.autograd.grad((y * weights).sum(), inputs) for y in (ours, dense)]
-    for mine, wanted in zip(*gradients, strict=True):
+    for mine, wanted in zip(gradients(ours, inputs), gradients(dense, inputs), strict=True):
         torch.testing.assert_close(mine, wanted)
 
 

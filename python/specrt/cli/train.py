@@ -146,6 +146,14 @@ def _add_streams(parser: argparse.ArgumentParser) -> None:
         help="share of an answer's positions that get streams in a step (default: %(default)s)",
     )
 
+    add(
+        "--attention",
+        default="torch",
+        metavar="NAME",
+        help="torch, fused (an operator that is compiled at first use, extra [torch-ops]) or auto "
+        "(fused where it can be had; default: %(default)s)",
+    )
+
 
 def _layers(text: str) -> tuple[int, ...]:
     """Numbers separated by commas."""
@@ -279,6 +287,7 @@ def _options(args: argparse.Namespace) -> "RunOptions":
         lora_modules=args.lora_modules,
         stream_weight=args.stream_weight,
         position_share=args.position_share,
+        attention=args.attention,
     )
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from specrt.train.stream_attention import stream_attention
+from specrt.train.stream_attention import Attention, stream_attention
 
 MODES = ("lossless", "shared")
 POSITIONS = ("shifted", "same")
@@ -124,6 +124,7 @@ class StreamAdapter(nn.Module):
     def __init__(self, config: StreamConfig, target: PreTrainedModel) -> None:
         super().__init__()
         self.config, self.first = config, config.first(target)
+        self.attention: Attention = stream_attention
         width: int = target.config.hidden_size
         self.stream_embeddings = nn.Parameter(torch.randn(config.streams, width) * _START_DEVIATION)
         self.prune = Lora(width, width, PRUNE_RANK)
@@ -179,7 +180,12 @@ class StreamAdapter(nn.Module):
             range(self.first, len(base.model.layers)), main.keys, main.values, strict=True
         ):
             layer, extra = base.model.layers[index], self._extra(index)
-            attended = _attend(layer, extra, layer.input_layernorm(x), (key, value), rows, angles)
+            q, k, v = (
+                one.view(b, one.shape[1], p, s, one.shape[-1])
+                for one in _project(layer.self_attn, extra, layer.input_layernorm(x), angles)
+            )
+            y = self.attention(q, key, value, k, v, rows, layer.self_attn.scaling)
+            attended = y.permute(0, 2, 3, 1, 4).reshape(b, p * s, -1)
             x = x + extra("o", attended, layer.self_attn.o_proj(attended))
             h = layer.post_attention_layernorm(x)
             inner = layer.mlp.act_fn(layer.mlp.gate_proj(h)) * layer.mlp.up_proj(h)
@@ -195,22 +201,6 @@ class StreamAdapter(nn.Module):
             return y + loras[module](x) if module in loras else y
 
         return extra
-
-
-def _attend(
-    layer: Any,
-    extra: Callable[[str, Tensor, Tensor], Tensor],
-    x: Tensor,
-    main: tuple[Tensor, Tensor],
-    rows: Tensor,
-    angles: tuple[Tensor, Tensor],
-) -> Tensor:
-    """Attended values (b, p s, h e) of normed stream inputs x (b, p s, d)."""
-    b, p = rows.shape
-    q, k, v = _project(layer.self_attn, extra, x, angles)
-    q, k, v = (one.view(b, one.shape[1], p, -1, one.shape[-1]) for one in (q, k, v))
-    y = stream_attention(q, *main, k, v, rows, layer.self_attn.scaling)
-    return y.permute(0, 2, 3, 1, 4).reshape(b, x.shape[1], -1)
 
 
 def _project(

@@ -1,13 +1,24 @@
 """Attention of streams: over the main path up to their position, and over the streams before them.
 
+`stream_attention` is plain PyTorch; `specrt.torch_ops` has it as one operator.
+
 The streams of a position do not see those of another. Shape letters: b sequences, h / g query / kv
 heads, p positions with streams, s streams of each, t main positions, e head dim.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+Attention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
+ATTENTIONS = ("torch", "fused", "auto")
 
 
 def stream_attention(
@@ -49,3 +60,26 @@ def stream_attention(
     from_streams = (near - near_sum).exp().to(stream_v.dtype) @ stream_v[:, :, None]
     mixed = far_share * from_main + (1.0 - far_share) * from_streams
     return mixed.view(b, h, p, s, e)
+
+
+def choose_attention(name: str, device: torch.device) -> Attention:
+    """The plain form ("torch"), the operator ("fused"), or that where it can be had ("auto").
+
+    Raises:
+        ValueError: "fused", and the operator cannot be had here; the message says why.
+    """
+    if name == "torch":
+        return stream_attention
+    try:
+        if find_spec("ninja") is None:
+            raise RuntimeError("ninja is not installed here: pip install 'specrt[torch-ops]'")
+        from specrt.torch_ops import stream_attention as fused
+        from specrt.torch_ops.stream_attention import check_device
+
+        check_device(device.type)
+    except RuntimeError as error:
+        if name == "fused":
+            raise ValueError(f"there is no fused attention: {error}") from None
+        log.info("plain attention of streams: %s", error)
+        return stream_attention
+    return fused

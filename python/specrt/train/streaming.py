@@ -24,6 +24,7 @@ from specrt.train.stream_adapter import (
     StreamConfig,
     main_path,
 )
+from specrt.train.stream_attention import ATTENTIONS, choose_attention
 from specrt.train.stream_folder import read_streams, write_shared, write_streams
 from specrt.train.trainee import TargetView, Trainee, top_tokens
 
@@ -134,6 +135,7 @@ class StreamOptions(RunOptions):
         lora_modules: matrices that have one.
         stream_weight: of each stream's loss beside the others, which have 1.
         position_share: of the positions of an answer that get streams in a step.
+        attention: torch, fused or auto; see `choose_attention`.
     """
 
     mode: str = "lossless"
@@ -145,11 +147,18 @@ class StreamOptions(RunOptions):
     lora_modules: tuple[str, ...] = ("qkv", "o", "down")
     stream_weight: float = 0.1
     position_share: float = 0.25
+    attention: str = "torch"
+    optimizer: str = "muon"
+    learning_rate: float = 6e-3
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         if self.mode not in MODES:
             raise ValueError(f"unknown mode {self.mode!r}; there are {', '.join(MODES)}")
+        if self.attention not in ATTENTIONS:
+            raise ValueError(
+                f"unknown attention {self.attention!r}; there are {', '.join(ATTENTIONS)}"
+            )
         if self.stream_weight <= 0.0:
             raise ValueError(f"the stream weight must be positive, not {self.stream_weight}")
         if not 0.0 < self.position_share <= 1.0:
@@ -210,4 +219,5 @@ class StreamOptions(RunOptions):
             adapter = read_streams(self.draft, target, self.target)
             if adapter.config != self._shape():
                 raise ValueError(f"{self.draft} has the shape {adapter.config}; ask for that one")
+        adapter.attention = choose_attention(self.attention, target.device)
         return StreamTrainee(adapter, target, bf16=self.precision == "bf16")
