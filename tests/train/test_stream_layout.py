@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -167,3 +169,13 @@ def test_sequence_without_streams(target: PreTrainedModel) -> None:
     trainee = make_trainee(target)
     batch = trainee.learned(make_batch(np.array([6, 7]), 1))
     assert scores_of(trainee, batch).shape == (1, target.config.vocab_size)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_target_in_bf16(target: PreTrainedModel, shared: bool) -> None:
+    """As it is on a GPU: adapters stay in float32."""
+    batch = make_batch(np.arange(6, 16), 1)
+    wanted = scores_of(make_trainee(target, shared=shared), batch)
+    mine = scores_of(make_trainee(deepcopy(target).bfloat16(), shared=shared), batch)
+    assert mine.dtype == torch.bfloat16
+    assert (mine - wanted).abs().max() < 0.05 * wanted.abs().max()

@@ -30,6 +30,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> StreamOptions:
         lora_rank=4,
         steps=30,
         batch_tokens=128,
+        optimizer="adamw",
         learning_rate=1e-2,
         precision="f32",
         loss="ce",

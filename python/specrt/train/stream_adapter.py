@@ -267,7 +267,7 @@ def merged_weights(target: PreTrainedModel, adapter: StreamAdapter) -> dict[str,
             old = [target.get_parameter(f"{prefix}.{name}.weight") for name in names]
             added = torch.split(lora.lora_b @ lora.lora_a, [one.shape[0] for one in old])
             for name, weight, more in zip(names, old, added, strict=True):
-                merged[f"{prefix}.{name}.weight"] = weight + more.to(weight.dtype)
+                merged[f"{prefix}.{name}.weight"] = weight + more
     return merged
 
 

@@ -78,8 +78,7 @@ class StreamTrainee(Trainee):
         """One forward of a frozen target gives main path and teacher."""
         if self.module.config.shared:
             return StreamView(super().view(target, batch, teach=teach).top, None, None)
-        bf16 = self.bf16 and self.module.training
-        with torch.no_grad(), torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=bf16):
+        with torch.no_grad(), self._autocast():
             main = main_path(target, batch.ids, self.module.first)
             top = batch.top if teach else None
             if teach and top is None:
@@ -91,8 +90,14 @@ class StreamTrainee(Trainee):
         if not isinstance(view, StreamView):
             raise TypeError("streams read the main path of their target")
         picks = make_picks(batch, self.module.config.streams)
-        scores: Tensor = model(self.target, batch.ids, view.main, picks)
+        with self._autocast():
+            scores: Tensor = model(self.target, batch.ids, view.main, picks)
         return scores
+
+    def _autocast(self) -> torch.autocast:
+        """In training as asked; a target in bf16 meets the adapter's float32 only so."""
+        enabled = (self.bf16 and self.module.training) or self.target.dtype == torch.bfloat16
+        return torch.autocast(self.target.device.type, torch.bfloat16, enabled=enabled)
 
     def set_attention(self, implementation: str) -> None:
         """There is one kind."""
