@@ -276,6 +276,11 @@ std::vector<float> LLM::logits(EngineRole role, std::span<const int32_t> tokens,
   return read_pair_logits(state_->target.lane, lane, tokens, rows);
 }
 
+std::vector<float> LLM::stream_logits(std::span<const int32_t> tokens) {
+  const auto lock = state_->use();
+  return read_stream_logits(state_->target.lane, tokens);
+}
+
 int32_t LLM::vocab() const { return state_->target.model.vocab(); }
 int32_t LLM::streams() const { return state_->target.model.streams(); }
 int32_t LLM::context() const { return state_->target.model.context(); }

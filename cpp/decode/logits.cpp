@@ -11,8 +11,9 @@ namespace {
 void feed(Lane& lane, int32_t count, int32_t rows, float* result) {
   const RowsView logits = lane.model().logits();
   const auto vocab = static_cast<size_t>(lane.model().vocab());
-  for (int32_t begin = 0; begin < count; begin += rows) {
-    const int32_t fed = std::min(rows, count - begin);
+  const int32_t most = std::min(rows, lane.prompt_rows());
+  for (int32_t begin = 0; begin < count; begin += most) {
+    const int32_t fed = std::min(most, count - begin);
     lane.enqueue_prompt_chunk(0, begin, fed, Head::all);
     for (int32_t i = 0; i < fed; ++i) {
       lane.backend().copy_to_host(lane.stream(),
@@ -34,6 +35,31 @@ std::vector<float> read_logits(Lane& lane, std::span<const int32_t> tokens, int3
   lane.sequence(0).begin(lane.stream(), {.prompt = tokens}, {});
   std::vector<float> result(tokens.size() * static_cast<size_t>(lane.model().vocab()));
   feed(lane, static_cast<int32_t>(tokens.size()), rows, result.data());
+  return result;
+}
+
+std::vector<float> read_stream_logits(Lane& lane, std::span<const int32_t> tokens) {
+  if (lane.streams() == 0) fail_argument("the target does not draft with streams");
+  check_tokens(tokens, lane.model().vocab());
+  lane.sequence(0).begin(lane.stream(), {.prompt = tokens}, {});
+  const int32_t most = std::min(kMaxStepRows, lane.prompt_rows());
+  const auto count = static_cast<int32_t>(tokens.size());
+  int32_t begin = 0;
+  for (; count - begin > most; begin += most) {
+    lane.enqueue_prompt_chunk(0, begin, most, Head::none);
+  }
+  lane.enqueue_prompt_chunk(0, begin, count - begin, Head::last);
+  const auto vocab = static_cast<size_t>(lane.model().vocab());
+  const auto rows = static_cast<size_t>(1 + lane.streams());
+  std::vector<float> result(rows * vocab);
+  for (size_t i = 0; i < rows; ++i) {
+    const int32_t row = count - begin - 1 + static_cast<int32_t>(i);
+    lane.backend().copy_to_host(lane.stream(),
+                                {.host = result.data() + i * vocab,
+                                 .device = lane.model().logits().row<const std::byte>(row),
+                                 .bytes = vocab * sizeof(float)});
+  }
+  lane.stream().record().wait();
   return result;
 }
 

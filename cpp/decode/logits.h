@@ -18,4 +18,8 @@ std::vector<float> read_logits(Lane& lane, std::span<const int32_t> tokens, int3
 std::vector<float> read_pair_logits(Lane& target, Lane& drafter, std::span<const int32_t> tokens,
                                     int32_t rows);
 
+// Logits (1 + streams, vocab) of a lane that drafts with streams: of the token behind `tokens`,
+// then of each stream of the last one.
+std::vector<float> read_stream_logits(Lane& lane, std::span<const int32_t> tokens);
+
 }  // namespace specrt

@@ -163,7 +163,8 @@ void check_floats(const Plan& plan, int32_t id, int32_t rows, int32_t cols) {
   SPECRT_CHECK(tensor.rows == rows && tensor.cols == cols &&
                    static_cast<DType>(tensor.dtype) == DType::f32 &&
                    static_cast<Layout>(tensor.layout) == Layout::row_major,
-               "tensor ", id, " must be ", rows, " f32 rows of ", cols);
+               "tensor ", id, " must be ",
+               rows == 1 ? concat("one f32 row") : concat(rows, " f32 rows"), " of ", cols);
 }
 
 void check_vector(const Plan& plan, int32_t id, int32_t cols) { check_floats(plan, id, 1, cols); }

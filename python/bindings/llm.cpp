@@ -48,20 +48,31 @@ Completion generate(LLM& llm, const std::vector<int32_t>& prompt, const Sampling
 
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
-Logits logits(LLM& llm, EngineRole role, const std::vector<int32_t>& tokens, int32_t rows) {
+// Takes what `read` gives, (rows, cols), without the interpreter's lock.
+template <typename Read>
+Logits logits_of(size_t rows, size_t cols_of_none, const Read& read) {
   auto values = std::make_unique<std::vector<float>>();
   {
     const nb::gil_scoped_release release;
-    *values = llm.logits(role, tokens, rows);
+    *values = read();
   }
   float* data = values->data();
-  // A drafter's vocabulary may have a mask behind the target's.
-  const size_t vocab =
-      tokens.empty() ? static_cast<size_t>(llm.vocab()) : values->size() / tokens.size();
+  const size_t cols = rows == 0 ? cols_of_none : values->size() / rows;
   const nb::capsule owner(values.release(), [](void* pointer) noexcept {
     delete static_cast<std::vector<float>*>(pointer);
   });
-  return Logits(data, {tokens.size(), vocab}, owner);
+  return Logits(data, {rows, cols}, owner);
+}
+
+// A drafter's vocabulary may have a mask behind the target's.
+Logits logits(LLM& llm, EngineRole role, const std::vector<int32_t>& tokens, int32_t rows) {
+  return logits_of(tokens.size(), static_cast<size_t>(llm.vocab()),
+                   [&] { return llm.logits(role, tokens, rows); });
+}
+
+Logits stream_logits(LLM& llm, const std::vector<int32_t>& tokens) {
+  return logits_of(static_cast<size_t>(1 + llm.streams()), static_cast<size_t>(llm.vocab()),
+                   [&] { return llm.stream_logits(tokens); });
 }
 
 // Stop strings are bytes on both sides: a stop may be any part of the text.
@@ -200,6 +211,8 @@ void init_llm(nb::module_& module) {
       .def("time_steps", &LLM::time_steps, nb::arg("role"), nb::arg("rows"), nb::arg("cached"),
            nb::arg("repeats"), nb::call_guard<nb::gil_scoped_release>())
       .def("logits", &logits, nb::arg("role"), nb::arg("tokens"), nb::arg("rows") = 64)
+      .def("stream_logits", &stream_logits, nb::arg("tokens"))
+      .def_prop_ro("streams", &LLM::streams)
       .def_prop_ro("vocab", &LLM::vocab)
       .def_prop_ro("context", &LLM::context)
       .def_prop_ro("has_text", &LLM::has_text)

@@ -120,7 +120,7 @@ TEST_CASE("every damaged byte of header and tables is noticed") {
 TEST_CASE("a foreign or other-version file is refused with what to do") {
   CHECK_EQ(header_refusal([](FileHeader& h) { h.magic[0] = 'X'; }), "it is not a specrt engine");
   CHECK_EQ(header_refusal([](FileHeader& h) { h.format_version = 99; }),
-           "format version 99 where this specrt reads 3; rebuild the bundle with `specrt build`");
+           "format version 99 where this specrt reads 4; rebuild the bundle with `specrt build`");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.backend = 2; }), "specrt build --backend cpu");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.layout_version = 9; }), "layout 9");
 }
@@ -210,8 +210,8 @@ std::string op_refusal(size_t index, const std::function<void(format::OpRecord&)
 }
 
 TEST_CASE("ops that name what does not exist are refused") {
-  CHECK_SAYS(op_refusal(0, [](auto& op) { op.kind = static_cast<format::OpKind>(8); }),
-             "op 0: unknown op kind 8");
+  CHECK_SAYS(op_refusal(0, [](auto& op) { op.kind = static_cast<format::OpKind>(10); }),
+             "op 0: unknown op kind 10");
   CHECK_SAYS(op_refusal(0, [](auto& op) { op.out = 8; }), "op 0: output 8 of 8");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.out = -1; }), "op 2: output -1 of 8");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.in[0] = -7; }), "op 2: input -7 of 8");

@@ -76,6 +76,10 @@ class LLM {
   // its mask tokens at the end stand for tokens that it drafts.
   std::vector<float> logits(EngineRole role, std::span<const int32_t> tokens, int32_t rows = 64);
 
+  // Logits (1 + streams, vocabulary) behind given tokens, of the next token and of each stream of
+  // the last one. With `streaming`.
+  std::vector<float> stream_logits(std::span<const int32_t> tokens);
+
   int32_t vocab() const;
   int32_t context() const;      // most positions of a sequence, prompt included
   int32_t streams() const;      // of a row in the target's last layers; 0: it has none
