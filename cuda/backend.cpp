@@ -158,6 +158,14 @@ class CudaBackend final : public Backend {
     check(args);
     cuda::load_features(handle(stream), args);
   }
+  void plan_streams(Stream& stream, const PlanStreamsArgs& args) override {
+    check(args);
+    cuda::plan_streams(handle(stream), args);
+  }
+  void insert_streams(Stream& stream, const InsertStreamsArgs& args) override {
+    check(args);
+    cuda::insert_streams(handle(stream), args);
+  }
   void move_kv(Stream& stream, const MoveKvArgs& args) override {
     check(args);
     cuda::move_kv(handle(stream), args);

@@ -3,37 +3,12 @@
 #include "cuda/launch.h"
 #include "cuda/ptx.h"
 #include "cuda/rows.h"
+#include "cuda/table.cuh"
 
 namespace specrt::cuda {
 namespace {
 
 constexpr unsigned kThreads = 256;
-
-__device__ float widen(uint32_t half) { return __uint_as_float(half << 16); }
-
-// Table rows have no alignment of their own.
-__device__ void embed_row_major(const Weight& table, int32_t token, float* out) {
-  const auto* row = reinterpret_cast<const bf16_bits*>(table.data) + int64_t{token} * table.cols;
-  for (auto k = static_cast<int32_t>(threadIdx.x); k < table.cols; k += kThreads) {
-    out[k] = to_float(row[k]);
-  }
-}
-
-// A lane's 8 columns of a tile at a time; columns of padding are zero and go into that of `out`.
-__device__ void embed_tiles(const Weight& table, int32_t token, float* out) {
-  const int32_t blocks = (table.cols + kTileCols - 1) / kTileCols;
-  const int32_t row = token % kPanelRows;
-  const std::byte* place = table.data + int64_t{token / kPanelRows} * blocks * kTileBytes +
-                           row / 8 * (kTileBytes / 2) + row % 8 * 64;
-  for (auto at = static_cast<int32_t>(threadIdx.x); at * 8 < table.cols; at += kThreads) {
-    const uint4 v = ld_stream16(place + int64_t{at / 4} * kTileBytes + at % 4 * 16);
-    float* to = out + int64_t{at} * 8;
-    for (const uint32_t pair : {v.x, v.y, v.z, v.w}) {
-      *to++ = widen(pair & 0xffffu);
-      *to++ = widen(pair >> 16);
-    }
-  }
-}
 
 // x * gain, and sums of 16 squares ascending, of a row that the block has just written.
 __device__ void give_to_norm(const NormGain& norm, int32_t r, const float* x, int32_t cols) {
@@ -51,7 +26,8 @@ __device__ void give_to_norm(const NormGain& norm, int32_t r, const float* x, in
 // table (v,d) bf16, row_major or tiles16x32 with pair stride 8; out (n,d) f32
 // grid n, block 256: one block per row
 // moves nd table values and 4nd bytes; a few microseconds of latency
-// exact: a bf16 value widens to f32; with a gain, out * gain rounds once
+// exact: a bf16 value widens to f32; with a gain, out * gain rounds once; zeros go into the padding
+//   of out
 // a token outside [0, v) gives a row of NaN: nothing is read there
 __global__ void embed_kernel(const __grid_constant__ EmbedArgs args) {
   pdl_launch();
@@ -67,10 +43,11 @@ __global__ void embed_kernel(const __grid_constant__ EmbedArgs args) {
     for (auto k = static_cast<int32_t>(threadIdx.x); k < args.table.cols; k += kThreads) {
       out[k] = __uint_as_float(0x7fc00000u);
     }
-  } else if (args.table.layout == Layout::row_major) {
-    embed_row_major(args.table, token, out);
   } else {
-    embed_tiles(args.table, token, out);
+    each_octet(args.table, token, threadIdx.x, kThreads,
+               [&](int32_t first, const float(&values)[kOctet]) {
+                 for (int32_t j = 0; j < kOctet; ++j) out[first + j] = values[j];
+               });
   }
   if (args.gain.gain == nullptr) return;
   sync_block();

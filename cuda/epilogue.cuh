@@ -146,7 +146,7 @@ __device__ __forceinline__ void put_best(const LinearArgs& args, int32_t row, in
   BestKeys first, second;
   if (row != kNoRow) {
     const Cells* cells = args.rows.segments.data()[row / args.rows.capacity].cells;
-    const int32_t position = row_at(args.rows, row).position + 1;
+    const int32_t position = predicted_position(args.rows, row_at(args.rows, row));
     if (cells != nullptr && output < args.w.rows) {
       first = token_keys(*cells, position, output, low);
     }

@@ -16,6 +16,8 @@ void rope_kv(cudaStream_t stream, const RopeKvArgs& args);
 void attention(cudaStream_t stream, const AttentionArgs& args);
 void keep_features(cudaStream_t stream, const KeepFeaturesArgs& args);
 void load_features(cudaStream_t stream, const LoadFeaturesArgs& args);
+void plan_streams(cudaStream_t stream, const PlanStreamsArgs& args);
+void insert_streams(cudaStream_t stream, const InsertStreamsArgs& args);
 void move_kv(cudaStream_t stream, const MoveKvArgs& args);
 
 void feed_prompt(cudaStream_t stream, const FeedPromptArgs& args);

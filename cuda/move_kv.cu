@@ -18,10 +18,18 @@ struct Args {
   std::byte* kv;
   const Cell<int32_t>* path;
   const Cell<int32_t>* count;
+  const Cell<int32_t>* from;
   KvLayer layers[kLayers];
 };
 
-// move_kv: slot base + d = slot base + path[d] for d < count, in every layer; path[d] >= d ascends
+// The row of the step whose slot goes to base + d.
+__device__ __forceinline__ int32_t source_row(const Args& args, int32_t d) {
+  const int32_t row = args.path[d];
+  return args.from == nullptr ? row : static_cast<int32_t>(args.from[row]);
+}
+
+// move_kv: slot base + d = slot base + path[d] for d < count, in every layer; path[d] >= d ascends;
+//   with `from`, slot base + from[path[d]]
 // keys and values (g,slots,e) bf16, moved in place
 // grid (2 x most kv heads, layers), block 256: a block per layer, head, and keys or values
 // moves 4e bytes in and out per slot, layer and kv head; latency bound
@@ -43,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) move_kv_kernel(const __grid_constant
   for (int32_t pass = 0; pass < kPasses; ++pass) {
     const int32_t i = pass * kThreads + static_cast<int32_t>(threadIdx.x);
     if (i >= total) break;
-    held[pass] = ld_cg16(slots + args.path[i / chunks] * row_bytes + i % chunks * kChunk);
+    held[pass] = ld_cg16(slots + source_row(args, i / chunks) * row_bytes + i % chunks * kChunk);
   }
   sync_block();
 #pragma unroll
@@ -59,8 +67,12 @@ __global__ void __launch_bounds__(kThreads) move_kv_kernel(const __grid_constant
 void move_kv(cudaStream_t stream, const MoveKvArgs& args) {
   for (int32_t first = 0; first < args.layer_count; first += kLayers) {
     const int32_t count = std::min(kLayers, args.layer_count - first);
-    Args part{
-        .span = args.span, .kv = args.kv, .path = args.path, .count = args.count, .layers = {}};
+    Args part{.span = args.span,
+              .kv = args.kv,
+              .path = args.path,
+              .count = args.count,
+              .from = args.from,
+              .layers = {}};
     int32_t heads = 0;
     for (int32_t i = 0; i < count; ++i) {
       const KvLayer& kv = args.layers[first + i];

@@ -9,15 +9,29 @@ namespace specrt::cuda {
 inline constexpr int32_t kTileRows = 8;  // activation rows of an mma
 inline constexpr int32_t kNoRow = -1;
 
-// Rows that a step can have; of RowSelect::last, one a segment.
+// Segments up to the last one that has streams.
+SPECRT_HD inline int32_t streamed_segments(const StepRows& rows) {
+  int32_t count = rows.segment_count;
+  while (count > 0 && rows.segments.data()[count - 1].streams.cells == nullptr) --count;
+  return count;
+}
+
+// Whether a segment has one row at most.
+SPECRT_HD inline bool has_single_rows(const StepRows& rows) {
+  return rows.select == RowSelect::last && streamed_segments(rows) == 0;
+}
+
+// Slots for the rows that a step can have: one a segment where it has one at most, else one a row.
 SPECRT_HD inline int32_t slot_count(const StepRows& rows) {
-  return rows.select == RowSelect::last ? rows.segment_count : row_count(rows);
+  if (has_single_rows(rows)) return rows.segment_count;
+  if (rows.select == RowSelect::streams) return streamed_segments(rows) * rows.capacity;
+  return row_count(rows);
 }
 
 // The activation row in slot `slot` of the row tiles, or kNoRow.
 __device__ inline int32_t row_in_slot(const StepRows& rows, int32_t slot) {
   if (slot >= slot_count(rows)) return kNoRow;
-  if (rows.select != RowSelect::last) return row_at(rows, slot).exists ? slot : kNoRow;
+  if (!has_single_rows(rows)) return row_at(rows, slot).exists ? slot : kNoRow;
   const RowRange range = rows_of(rows, slot);
   return range.begin < range.end ? slot * rows.capacity + range.begin : kNoRow;
 }

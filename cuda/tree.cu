@@ -37,6 +37,24 @@ __device__ __forceinline__ Word next_best(const Values& values, const RowKeys& k
   return best;
 }
 
+// The rows of a step that candidates are chosen from, and the position of the first.
+struct CandidateRows {
+  int32_t depths;
+  int32_t row;
+  int32_t position;
+};
+
+__device__ __forceinline__ CandidateRows candidate_rows(const PickCandidatesArgs& args) {
+  const Cells& cells = *args.sequence.cells;
+  if (args.streams != nullptr) {
+    const int32_t depths = min_i32(args.depths, streamed_levels(cells, *args.streams));
+    if (depths <= 0) return {0, 0, 0};
+    return {depths, candidate_row(*args.sequence.tree, *args.streams, 0), cells.committed};
+  }
+  return {min_i32(args.depths, cells.snap_count),
+          draft_row(cells, *args.span, 0, Drafting::at_once), draft_position(cells, 0)};
+}
+
 struct StoreByFirst {
   __device__ void operator()(Cell<int32_t>& cell, int32_t value) const {
     if (threadIdx.x == 0) cell = value;
@@ -68,7 +86,8 @@ __device__ __forceinline__ int32_t choose(const JudgeArgs& args, int32_t row, in
 
 // pick_candidates: candidate[d][0] = what pick_draft chooses for depth d, then the others by value
 // /
-//   temperature + noise, without filters; penalties count the tokens before the draft
+//   temperature + noise, without filters; penalties count the tokens before the draft. A draft's
+//   first ones go to tok; with streams, tree.levels says how many depths there are
 // logits (n,v) f32, rows padded to lines; scratch as pick_scratch.h says
 // grid the depths, block pick_threads(v): a block per depth
 // moves v/2 bytes a candidate behind a head that left its keys, else 4v
@@ -80,12 +99,15 @@ __global__ void __launch_bounds__(kPickThreads)
   pdl_launch();
   pdl_wait();
   const Cells& cells = *args.sequence.cells;
+  TreeCells& tree = *args.sequence.tree;
+  const CandidateRows rows = candidate_rows(args);
   const auto depth = static_cast<int32_t>(blockIdx.x);
-  if (depth >= cells.snap_count) return;
-  const int32_t position = draft_position(cells, depth);
-  const int32_t r = args.first_row + draft_row(cells, *args.span, depth, Drafting::at_once);
+  if (args.streams != nullptr && depth == 0 && threadIdx.x == 0) tree.levels = rows.depths;
+  if (depth >= rows.depths) return;
+  const int32_t position = rows.position + depth;
+  const int32_t r = args.first_row + rows.row + depth;
   const float* logits = args.logits.row<float>(r);
-  const float* adjusted = adjust(args.sequence, logits, args.vocab, draft_position(cells, 0),
+  const float* adjusted = adjust(args.sequence, logits, args.vocab, rows.position,
                                  adjust_scratch(args.scratch, args.vocab, depth));
   const RowKeys keys = adjusted == logits ? head_keys(args.scratch, args.vocab, r) : RowKeys{};
   int32_t picked[kTreeWidth];
@@ -102,9 +124,9 @@ __global__ void __launch_bounds__(kPickThreads)
     if (best != 0 && id == picked[0]) continue;
     picked[rank++] = id;
   }
-  if (threadIdx.x == 0) {
-    keep_candidates(cells, args.sequence.tok, *args.sequence.tree, depth, picked);
-  }
+  if (threadIdx.x != 0) return;
+  keep_candidates(tree, depth, picked);
+  if (args.streams == nullptr) args.sequence.tok[position] = picked[0];
 }
 
 // judge_tree: rule `exact` on a tree: chooses from the rows that the target's tokens lead to, few
@@ -124,7 +146,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
   Verdict verdict;
   if (running(cells)) {
     verdict = walk_tree(
-        cells, sequence.tok, *sequence.tree, *args.tree, args.span->rows,
+        cells, sequence.tok, *sequence.tree, *args.tree, min_i32(args.span->rows, args.tree->rows),
         [&](int32_t row, int32_t position) { return choose(args, row, position, shared); },
         StoreByFirst{});
   } else {

@@ -33,6 +33,7 @@ struct StreamingCells {
   Cell<int32_t> streams;             // of each of these
   Cell<int32_t> from[kMaxStepRows];  // row of the layers below, of each main row
   TreeShape shape;                   // of the main rows; depth and sees of streams too
+  float score[kMaxStepRows];         // of the rows of the layers below, while streams are planned
 };
 
 // The main row that a row belongs to, itself for a main row.
