@@ -109,6 +109,11 @@ class RunOptions(ABC):
     def start(self) -> Path | None:
         """Folder that training starts from; None for random weights."""
 
+    @property
+    def other_rate(self) -> float:
+        """Learning rate of embedding, head and norms."""
+        return self.learning_rate
+
     def baseline(self) -> Trainee | None:
         """The draft that training starts from, if it drafts token by token."""
         return None
@@ -225,7 +230,7 @@ class Run:
         self.trainee.set_attention(self.attention)
         self.model = self.accelerator.prepare(self.trainee.module)
         rate = options.learning_rate
-        self.opts = Optimizers(self.trainee.module, rate, rate, options.optimizer)
+        self.opts = Optimizers(self.trainee.module, rate, options.other_rate, options.optimizer)
         self.target_hash = weights_hash(options.target)
         with self.accelerator.main_process_first():  # it writes what the others find
             self.examples, self.paths = self._data()

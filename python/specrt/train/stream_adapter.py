@@ -27,7 +27,7 @@ MODULES = ("qkv", "o", "down")
 PRUNE_RANK = 8
 # The most rows that a round has in the stream layers: a position and its streams among them.
 _MOST_ROWS = 64
-_START_DEVIATION = 0.02
+_START_DEVIATION = 0.2
 
 T = TypeVar("T")
 

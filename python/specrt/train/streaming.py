@@ -138,7 +138,10 @@ class StreamOptions(RunOptions):
         stream_positions: shifted or same; see `StreamConfig`.
         lora_rank: of the LoRA.
         lora_modules: matrices that have one.
-        stream_weight: of each stream's loss beside the others, which have 1.
+        stream_weight: of each stream's loss beside the main path's, which has 1.
+        exit_weight: of the early exit's loss.
+        embedding_rate: learning rate of the stream embeddings, which have the scale of the residual
+            where streams begin; the others' is `learning_rate`.
         position_share: of the positions of an answer that get streams in a step.
         attention: torch, fused or auto; see `choose_attention`.
     """
@@ -151,10 +154,12 @@ class StreamOptions(RunOptions):
     lora_rank: int = 32
     lora_modules: tuple[str, ...] = ("qkv", "o", "down")
     stream_weight: float = 0.1
+    exit_weight: float = 0.1
+    embedding_rate: float = 0.06
     position_share: float = 0.25
     attention: str = "torch"
-    optimizer: str = "muon"
-    learning_rate: float = 6e-3
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
@@ -166,6 +171,11 @@ class StreamOptions(RunOptions):
             )
         if self.stream_weight <= 0.0:
             raise ValueError(f"the stream weight must be positive, not {self.stream_weight}")
+        if self.exit_weight < 0.0 or self.embedding_rate <= 0.0:
+            raise ValueError(
+                f"the weight of the exit ({self.exit_weight}) must not be negative, the embedding "
+                f"rate ({self.embedding_rate}) must be positive"
+            )
         if not 0.0 < self.position_share <= 1.0:
             raise ValueError(f"the position share must be in (0, 1], not {self.position_share}")
         if self.draft is not None and self.mode == "shared":
@@ -194,20 +204,30 @@ class StreamOptions(RunOptions):
         return Cod(self.position_share, self.position_share)
 
     @property
+    def other_rate(self) -> float:
+        """Of the stream embeddings."""
+        return self.embedding_rate
+
+    @property
     def start(self) -> Path | None:
         """The earlier adapter."""
         return self.draft
 
     def layout_numbers(self) -> dict[str, object]:
         """Weights and share."""
-        return {"stream_weight": self.stream_weight, "position_share": self.position_share}
+        return {
+            "stream_weight": self.stream_weight,
+            "exit_weight": self.exit_weight,
+            "embedding_rate": self.embedding_rate,
+            "position_share": self.position_share,
+        }
 
     def mean_loss(self, losses: Tensor, depth_of: Tensor) -> Tensor:
         """Weighted sum of the means of all kinds of elements."""
-        total = losses.new_zeros(())
+        total, weights = losses.new_zeros(()), {0: 1.0, EXIT: self.exit_weight}
         for depth in sorted(set(depth_of.tolist())):
             mean = losses[depth_of == depth].mean()
-            total = total + (self.stream_weight if depth > 0 else 1.0) * mean
+            total = total + weights.get(depth, self.stream_weight) * mean
         return total
 
     def trainee(self, target: PreTrainedModel) -> StreamTrainee:
