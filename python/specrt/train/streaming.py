@@ -154,7 +154,7 @@ class StreamOptions(RunOptions):
     position_share: float = 0.25
     attention: str = "torch"
     optimizer: str = "muon"
-    learning_rate: float = 6e-3
+    learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
