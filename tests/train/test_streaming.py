@@ -32,6 +32,8 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> StreamOptions:
         batch_tokens=128,
         optimizer="adamw",
         learning_rate=1e-2,
+        embedding_rate=1e-2,
+        exit_weight=1.0,
         precision="f32",
         loss="ce",
         validation_prompts=2,

@@ -27,7 +27,7 @@ _KINDS = {
 }
 _SMALL = ("parallel", "draft")  # kinds that start from a small model
 # Adapters are small and start at zero: they take larger steps than a model.
-_STREAM_DEFAULTS = {"optimizer": "muon", "learning_rate": 6e-3}
+_STREAM_DEFAULTS = {"optimizer": "muon", "learning_rate": 2e-3}
 _EPILOG = """the target's own answers are the best data; to make them and train on them:
   specrt generate BUNDLE --prompts PROMPTS.jsonl --jsonl answers.jsonl
   %(prog)s TARGET{draft} --data answers.jsonl -o DRAFTER

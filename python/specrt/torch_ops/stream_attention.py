@@ -52,7 +52,8 @@ def check_device(device: str) -> None:
     devices = _registered()
     if device not in devices:
         raise RuntimeError(
-            f"specrt.torch_ops was compiled for {', '.join(devices)}, not for {device}"
+            f"specrt.torch_ops was compiled for {', '.join(devices)}, not for {device}; "
+            "kernels for cuda need a PyTorch with CUDA, and nvcc"
         )
 
 
