@@ -101,7 +101,7 @@ def test_conversion_needs_no_tensorrt(models: Path, capsys: pytest.CaptureFixtur
     assert manifest["context"] == 128
     assert [each["engine"] for each in manifest["models"]] == [None, None]
     expected = f"specrt build {models}/target --draft {models}/draft --backend tensorrt-llm "
-    expected += f"--tensor-parallel 2 --shard-embedding -o {out}"
+    expected += f"--tensor-parallel 2 --shard-embedding --checkpoint-only -o {out}"
     assert manifest["command"] == expected
     assert (out / "tokenizer.json").exists()
 
@@ -113,6 +113,7 @@ def test_engines_are_built_and_recorded(models: Path, capfd: pytest.CaptureFixtu
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["machine"]["package"] == "1.2.1"
     assert manifest["machine"]["devices"][0]["compute_capability"] == "9.0"
+    assert manifest["command"].endswith(f"--tensor-parallel 2 --trtllm-python {PYTHON} -o {out}")
     target, draft = manifest["models"]
     assert target["engine"]["max_draft_len"] == 8
     assert draft["engine"]["max_draft_len"] == 0

@@ -96,9 +96,12 @@ class Plan:
     parts: tuple[Part, ...]
     words: tuple[str, ...]  # of the `specrt build` that does it, without the output
 
-    def rebuild(self, out: Path) -> str:
-        """The command line that builds the same folder."""
-        return shlex.join([*self.words, "-o", str(out)])
+    def rebuild(self, out: Path, machine: preflight.Machine | None) -> str:
+        """The command line that builds the same folder; without a machine only the checkpoints."""
+        how = ["--checkpoint-only"]
+        if machine is not None:
+            how = ["--trtllm-python", machine.interpreter]
+        return shlex.join([*self.words, *how, "-o", str(out)])
 
 
 def plan(
@@ -303,7 +306,7 @@ def _build(
                 {**entry, "command": part.command(place)}
                 for part, entry in zip(parts, entries, strict=True)
             ],
-            "command": plan.rebuild(Path(out)),
+            "command": plan.rebuild(Path(out), machine),
         }
         write_manifest(folder, manifest)
     return place
