@@ -2,7 +2,8 @@
 # Makes an environment with NVIDIA ModelOpt, for tests/formats, and prints its Python:
 #   SPECRT_MODELOPT_PYTHON="$(tools/modelopt_env.sh)" pytest tests/formats
 # It is kept in the user's cache, and made again for another version of the package. ModelOpt writes
-# TensorRT-LLM checkpoints on a CPU; it asks for an older transformers than specrt's other tests.
+# TensorRT-LLM checkpoints on a CPU, under Python 3.10 to 3.12; it asks for an older transformers than
+# the other tests.
 set -euo pipefail
 
 VERSION=0.37.0

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 Next = Callable[[Sequence[int]], int]
+STALL_SECONDS = 5.0
 BLOCK = 32  # tokens whose keys and values are kept together
 
 
@@ -103,6 +104,7 @@ class Fault(Enum):
     NONE = "none"
     FORGETS_DRAFTS = "forgets_drafts"  # where they do not fit a step: it decodes without them
     NO_BONUS = "no_bonus"  # an answer ends with the last draft
+    SHORT = "short"  # an answer to drafts ends early now and then
     SLOW = "slow"  # now and then
 
 
@@ -113,8 +115,10 @@ class StandIn:
     engines: dict[str, Next]
     fault: Fault = Fault.NONE
     broken_after: int | None = None  # requests of the target, then they are errors
+    stalls: str = ""  # the engine that makes one token and then waits until it is cancelled
     executors: dict[str, "Executor"] = field(default_factory=dict)
     events: list[tuple[str, str]] = field(default_factory=list)  # of (engine, what), in order
+    problems: list[str] = field(default_factory=list)  # answers that were errors
 
     ModelType = ModelType
     SamplingConfig = SamplingConfig
@@ -189,6 +193,7 @@ class Executor:
         with self._changed:
             self._note("cancel")
             self._cancelled.add(id)
+            self._changed.notify_all()
 
     def shutdown(self) -> None:
         with self._changed:
@@ -245,12 +250,20 @@ class Executor:
             with self._changed:
                 if number in self._cancelled:
                     break
+            if self._module.stalls == self.name and made and not self._is_cancelled(number):
+                self._answer(Response(number, Result([[]], is_final=True), "never cancelled"))
+                return
             made.append(self._next([*text, *made]))
             if request.streaming and len(made) < request.max_tokens:
                 self._answer_tokens(number, request, made[-1:], is_final=False)
         is_cut = number in self._cancelled and len(made) < request.max_tokens
         rest = made[-1:] if request.streaming and not is_cut else made
         self._answer_tokens(number, request, [] if is_cut else rest, is_final=True)
+
+    def _is_cancelled(self, number: int) -> bool:
+        """Wait for it, as long as a test may take."""
+        with self._changed:
+            return self._changed.wait_for(lambda: number in self._cancelled, STALL_SECONDS)
 
     def _verify(self, text: list[int], drafts: list[int]) -> list[int]:
         """The drafts that hold, and one token behind them."""
@@ -261,6 +274,8 @@ class Executor:
                 return made
         if self._module.fault is not Fault.NO_BONUS:
             made.append(self._next([*text, *made]))
+        if self._module.fault is Fault.SHORT and self._random.random() < 0.5:
+            made = made[: self._random.randint(1, len(made))]
         return made
 
     def _reuse(self, text: list[int]) -> None:
@@ -281,5 +296,7 @@ class Executor:
 
     def _answer(self, response: Response) -> None:
         with self._changed:
+            if response.has_error():
+                self._module.problems.append(response.error_msg)
             self._answers[response.request_id].append(response)
             self._changed.notify_all()

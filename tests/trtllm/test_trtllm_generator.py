@@ -96,6 +96,7 @@ def test_output_is_the_targets_own(method: str, fault: Fault, tmp_path: Path) ->
                     assert committed(output) == most
                     open_requests = [each.open_requests for each in module.executors.values()]
                     assert open_requests == [0, 0]
+            assert module.problems == []
 
 
 def test_random_drafts_of_random_lengths(tmp_path: Path) -> None:
@@ -173,11 +174,24 @@ def test_pearl_drafts_while_the_target_verifies(tmp_path: Path) -> None:
 
 
 def test_pearl_cancels_drafts_behind_a_refusal(tmp_path: Path) -> None:
-    module = module_of(0.0, Fault.SLOW)
+    """The draft model makes a second token only if it is told that nobody waits for it."""
+    module = module_of(0.0, stalls="draft")
     with make(tmp_path, module, "pearl") as one:
-        one.generate(PROMPT, 10)
-    assert ("draft", "cancel") in module.events
+        assert one.generate(PROMPT, 4).token_ids == own_output(4)
+    assert module.problems == []
     assert ("target", "cancel") not in module.events
+
+
+def test_pearl_forgets_drafts_behind_a_refusal(tmp_path: Path) -> None:
+    """With 4 drafted tokens and token 2 wrong: 1; 1 of 3, and token 2; 1 again; and so on."""
+
+    def choose(text: Sequence[int]) -> int:
+        return (target_token(text) + (len(text) == len(PROMPT) + 2)) % VOCAB
+
+    module = StandIn({"target": target_token, "draft": choose})
+    with make(tmp_path, module, "pearl", count=4) as one:
+        rounds = [tuple(each) for each in one.generate(PROMPT, 40).rounds]
+    assert rounds[:5] == [(1, 1, 1), (3, 1, 2), (1, 1, 1), (4, 4, 4), (4, 4, 4)]
 
 
 @pytest.mark.parametrize("method", METHODS[1:])

@@ -156,7 +156,7 @@ class Generator:
 
     def _overlap(self, draft: Engine, run: "_Run", pending: list[int]) -> list[int]:
         """Verify `pending` and draft what comes behind it; returns what is to be verified next."""
-        pending = pending[: min(self._target.shape.max_draft_len, run.remaining - 1)]
+        pending = pending[: self._target.shape.max_draft_len]
         verifying = self._target.begin(run.text, len(pending) + 1, pending)
         drafting = self._begin_draft(draft, run, pending)
         answer = verifying.all()
