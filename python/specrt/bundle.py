@@ -64,6 +64,11 @@ def open_bundle(path: str | Path) -> Bundle:
             f"build one with: specrt build MODEL -o {folder}"
         )
     bundle = Bundle(folder, read_json(manifest, _MAX_MANIFEST_BYTES, Error))
+    if bundle.manifest.get("format") == "specrt-tensorrt-llm":
+        raise Error(
+            f"{folder} holds engines of TensorRT-LLM, which specrt.trtllm.generator runs under the "
+            "Python of TensorRT-LLM; build a bundle for specrt's own runtime with --backend cpu"
+        )
     if not bundle.target_engine.is_file():
         raise Error(f"{bundle.target_engine} is missing; build the bundle again")
     return bundle

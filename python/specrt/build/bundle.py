@@ -13,6 +13,7 @@ from specrt.build.json_file import read_json
 
 MANIFEST = "manifest.json"
 FORMAT = "specrt-bundle"
+TENSORRT_LLM_FORMAT = "specrt-tensorrt-llm"  # folders of specrt.trtllm
 FORMAT_VERSION = 1
 
 
@@ -82,12 +83,12 @@ def verify(bundle: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_replaceable(out: Path) -> None:
-    """Raise BuildError unless `out` is free, an empty folder, or a bundle."""
+    """Raise BuildError unless `out` is free, an empty folder, or a folder that specrt built."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
         manifest = read_json(out / MANIFEST)
     except BuildError:
         manifest = {}
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in (FORMAT, TENSORRT_LLM_FORMAT):
         raise BuildError(f"{out} exists and is not a specrt bundle; choose another output")

@@ -14,6 +14,17 @@ DESCRIPTION = "Compile a Hugging Face model, and a draft model if given, into a 
 EXAMPLE = """example:
   %(prog)s meta-llama/Llama-3.1-8B-Instruct --draft meta-llama/Llama-3.2-1B-Instruct -o llama-8b
 """
+TENSORRT_LLM = "tensorrt-llm"
+F16 = "f16"  # for TensorRT-LLM alone
+_TENSORRT_LLM_FLAGS = (
+    "--tensor-parallel",
+    "--max-draft-len",
+    "--lookahead",
+    "--shard-embedding",
+    "--trtllm-python",
+    "--checkpoint-only",
+    "--plan",
+)
 
 
 def add_build_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +44,10 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         "(method parallel) or a P-EAGLE folder (method parallel-eagle)",
     )
     parser.add_argument(
-        "--backend", choices=BACKENDS, default="cpu", help="what runs it (default: %(default)s)"
+        "--backend",
+        choices=(*BACKENDS, TENSORRT_LLM),
+        default="cpu",
+        help="what runs it (default: %(default)s)",
     )
     parser.add_argument(
         "--draft-backend",
@@ -42,7 +56,9 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         "beside cuda",
     )
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="of the weights (default: bf16 unless the model is f32)"
+        "--dtype",
+        choices=(*DTYPES, F16),
+        help="of the weights (default: bf16 unless the model is f32); f16 is for tensorrt-llm",
     )
     parser.add_argument(
         "--max-context", type=int, metavar="N", help="most positions (default: the model's own)"
@@ -53,10 +69,65 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", metavar="BUNDLE", required=True, help="folder to write; a bundle is replaced"
     )
+    _add_tensorrt_llm_arguments(parser)
+
+
+def _add_tensorrt_llm_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "with --backend tensorrt-llm",
+        "MODEL becomes a TensorRT-LLM checkpoint, of which trtllm-build makes an engine in the "
+        "environment of TensorRT-LLM 1.2.1; --draft is a draft model or a folder with Medusa heads",
+    )
+    group.add_argument("--tensor-parallel", type=int, metavar="N", help="ranks: 1, 2 or 4")
+    group.add_argument(
+        "--max-draft-len", type=int, metavar="N", help="most drafted tokens that a target verifies"
+    )
+    group.add_argument(
+        "--lookahead", type=_lookahead, metavar="W,N,G", help="lookahead decoding: window, n-gram, "
+        "verification set"
+    )  # fmt: skip
+    group.add_argument(
+        "--shard-embedding", action="store_true", help="divide the input embedding over the ranks"
+    )
+    group.add_argument(
+        "--trtllm-python", metavar="PYTHON", help="of TensorRT-LLM's environment (default: this)"
+    )
+    group.add_argument(
+        "--checkpoint-only", action="store_true", help="convert; needs neither TensorRT nor a GPU"
+    )
+    group.add_argument(
+        "--plan", action="store_true", help="print the commands and configs, and write nothing"
+    )
+
+
+def _lookahead(text: str) -> tuple[int, int, int]:
+    """7,7,7."""
+    words = text.split(",")
+    if len(words) != 3 or not all(word.isascii() and word.isdigit() for word in words):
+        raise argparse.ArgumentTypeError(f"must be three numbers W,N,G, not {text!r}")
+    window, ngram, verification = map(int, words)
+    if not (1 <= window <= 64 and 2 <= ngram <= 64 and verification <= 64):
+        raise argparse.ArgumentTypeError(f"W must be 1 to 64, N 2 to 64, G 0 to 64, not {text!r}")
+    return window, ngram, verification
+
+
+def _refuse_tensorrt_llm_flags(args: argparse.Namespace) -> None:
+    """Raise BuildError for flags that the backend does not have."""
+    for flag in _TENSORRT_LLM_FLAGS:
+        value = getattr(args, flag.removeprefix("--").replace("-", "_"))
+        if value is not None and value is not False:
+            raise BuildError(f"{flag} is for --backend {TENSORRT_LLM}, not {args.backend}")
+    if args.dtype == F16:
+        raise BuildError(f"--dtype {F16} is for --backend {TENSORRT_LLM}, not {args.backend}")
 
 
 def run_build(args: argparse.Namespace) -> int:
     """Build what the arguments say and report it; return exit status 0. Raises BuildError."""
+    if args.backend == TENSORRT_LLM:
+        from specrt.trtllm import command
+
+        return command.run(args)
+    _refuse_tensorrt_llm_flags(args)
     begin = time.monotonic()
     bundle = build(
         args.model,
@@ -82,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_build(parser.parse_args(argv))
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.status
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130

@@ -6,3 +6,5 @@ class BuildError(ValueError):
 
     The text names what was wrong and what to do about it.
     """
+
+    status = 1  # exit status of the command line

@@ -1,4 +1,7 @@
-"""The `specrt` command. Exit status: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+"""The `specrt` command. Exit status: 0 done, 1 failed, 2 wrong arguments, 130 interrupted.
+
+What keeps TensorRT-LLM from building has its own, 10 to 16 (`specrt.trtllm.preflight.Obstacle`).
+"""
 
 import argparse
 import os
@@ -89,7 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (Error, BuildError, OSError, MemoryError) as error:
+    except BuildError as error:
+        _report(error)
+        return error.status
+    except (Error, OSError, MemoryError) as error:
         _report(error)
         return FAILED
     except ValueError as error:
