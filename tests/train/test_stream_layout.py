@@ -146,7 +146,7 @@ def test_early_exit_reads_the_state_before_the_streams(target: PreTrainedModel) 
     with torch.inference_mode():
         states = target.model(exits.ids, output_hidden_states=True).hidden_states[adapter.first]
         n = target.model.norm(states[0])
-        wanted = target.lm_head(n + n @ adapter.prune.lora_a.T @ adapter.prune.lora_b.T)
+        wanted = target.lm_head(n + n @ adapter.prune.a.T @ adapter.prune.b.T)
     torch.testing.assert_close(scores_of(trainee, exits), wanted, atol=1e-4, rtol=1e-4)
 
 

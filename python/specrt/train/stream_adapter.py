@@ -27,7 +27,8 @@ MODULES = ("qkv", "o", "down")
 PRUNE_RANK = 8
 # The most rows that a round has in the stream layers: a position and its streams among them.
 _MOST_ROWS = 64
-_START_DEVIATION = 0.2
+_CALIBRATION_TOKENS = 128
+_SMALLEST_UNIT = 1e-4
 
 T = TypeVar("T")
 
@@ -94,6 +95,14 @@ class MainPath:
 
 
 @dataclass(frozen=True)
+class Units:
+    """Root mean squares of what a module reads and makes on the main path."""
+
+    read: float
+    made: float
+
+
+@dataclass(frozen=True)
 class Picks:
     """Main positions (b, p) with streams, and the learned elements (n).
 
@@ -106,16 +115,31 @@ class Picks:
 
 
 class Lora(nn.Module):
-    """x -> (x A^T) B^T, zero at first; what scales it is in B."""
+    """x -> (x A^T) B^T, zero at first.
 
-    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+    The parameters are A and B in the units of what the module reads and makes, so that one learning
+    rate suits modules whose activations differ by orders of magnitude.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int, units: Units) -> None:
         super().__init__()
         self.lora_a = nn.Parameter(torch.randn(rank, inputs) * inputs**-0.5)
         self.lora_b = nn.Parameter(torch.zeros(outputs, rank))
+        self.units = units
+
+    @property
+    def a(self) -> Tensor:
+        """A (rank, inputs)."""
+        return self.lora_a / self.units.read
+
+    @property
+    def b(self) -> Tensor:
+        """B (outputs, rank)."""
+        return self.lora_b * self.units.made
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., inputs) to (..., outputs)."""
-        return F.linear(F.linear(x, self.lora_a), self.lora_b)
+        return F.linear(F.linear(x, self.a), self.b)
 
 
 class StreamAdapter(nn.Module):
@@ -126,20 +150,40 @@ class StreamAdapter(nn.Module):
         self.config, self.first = config, config.first(target)
         self.attention: Attention = stream_attention
         width: int = target.config.hidden_size
-        self.stream_embeddings = nn.Parameter(torch.randn(config.streams, width) * _START_DEVIATION)
-        self.prune = Lora(width, width, PRUNE_RANK)
+        units = _measure_units(target)
+        self.entry_unit = units[f"entry.{self.first}"].read
+        self.stream_embeddings = nn.Parameter(torch.randn(config.streams, width))
+        self.prune = Lora(width, width, PRUNE_RANK, units["head"])
         layers = target.model.layers
         self.layers = nn.ModuleDict(
             {
                 str(index): nn.ModuleDict(
                     {
-                        name: Lora(*_size(layers[index], name), config.rank)
+                        name: Lora(
+                            *_size(layers[index], name), config.rank, units[f"{index}.{name}"]
+                        )
                         for name in config.modules
                     }
                 )
                 for index in range(0 if config.shared else self.first, len(layers))
             }
         )
+
+    def stored(self) -> dict[str, Tensor]:
+        """The tensors as a folder has them, without units."""
+        return {name: one * self._unit(name) for name, one in self.state_dict().items()}
+
+    def load_stored(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the tensors of a folder."""
+        self.load_state_dict({name: one / self._unit(name) for name, one in tensors.items()})
+
+    def _unit(self, name: str) -> float:
+        """What a parameter is multiplied by."""
+        if name == "stream_embeddings":
+            return self.entry_unit
+        module, _, part = name.rpartition(".")
+        lora: Any = self.get_submodule(module)
+        return 1.0 / lora.units.read if part == "lora_a" else float(lora.units.made)
 
     def forward(
         self, target: PreTrainedModel, ids: Tensor, main: MainPath | None, picks: Picks
@@ -171,7 +215,8 @@ class StreamAdapter(nn.Module):
         (b, p), s = rows.shape, self.config.streams
         width = main.entry.shape[-1]
         entry = main.entry.gather(1, rows[..., None].expand(b, p, width))
-        x = (entry[:, :, None] + self.stream_embeddings).flatten(1, 2)  # (b, p s, d)
+        embeddings = self.stream_embeddings * self.entry_unit
+        x = (entry[:, :, None] + embeddings).flatten(1, 2)  # (b, p s, d)
         offsets = torch.arange(1, s + 1, device=rows.device)
         if self.config.positions == "same":
             offsets = torch.zeros_like(offsets)
@@ -265,7 +310,7 @@ def merged_weights(target: PreTrainedModel, adapter: StreamAdapter) -> dict[str,
         for module, lora in loras.items():
             names = _MATRICES[module]
             old = [target.get_parameter(f"{prefix}.{name}.weight") for name in names]
-            added = torch.split(lora.lora_b @ lora.lora_a, [one.shape[0] for one in old])
+            added = torch.split(lora.b @ lora.a, [one.shape[0] for one in old])
             for name, weight, more in zip(names, old, added, strict=True):
                 merged[f"{prefix}.{name}.weight"] = weight + more
     return merged
@@ -284,6 +329,41 @@ def _size(layer: nn.Module, module: str) -> tuple[int, int]:
     return shapes[0][1], sum(shape[0] for shape in shapes)
 
 
+def _rms(x: Tensor) -> float:
+    return max(float(x.float().pow(2).mean().sqrt()), _SMALLEST_UNIT)
+
+
+@torch.inference_mode()
+def _measure_units(target: PreTrainedModel) -> dict[str, Units]:
+    """Units of every module "LAYER.NAME", of the residual "entry.LAYER", and of the "head".
+
+    The tokens are random: units need the order of magnitude alone.
+    """
+    vocab, random = target.config.vocab_size, torch.Generator().manual_seed(0)
+    ids = torch.randint(vocab, (1, _CALIBRATION_TOKENS), generator=random).to(target.device)
+    units: dict[str, Units] = {}
+    made: dict[str, list[Tensor]] = {}
+    hooks = []
+    layers: Any = target.model.layers
+    for index, layer in enumerate(layers):
+        for module, names in _MATRICES.items():
+            key = f"{index}.{module}"
+            for name in names:
+
+                def note(_: object, inputs: Any, output: Tensor, key: str = key) -> None:
+                    made.setdefault(key, []).append(output)
+                    units[key] = Units(_rms(inputs[0]), _rms(torch.cat(made[key], dim=-1)))
+
+                hooks.append(layer.get_submodule(name).register_forward_hook(note))
+    states = target.model(ids, output_hidden_states=True, use_cache=False).hidden_states
+    for hook in hooks:
+        hook.remove()
+    for index, state in enumerate(states):
+        units[f"entry.{index}"] = Units(_rms(state), _rms(state))
+    normed = _rms(target.model.norm(states[-2]))
+    return units | {"head": Units(normed, normed)}
+
+
 @torch.inference_mode()
 def stream_logits(target: PreTrainedModel, adapter: StreamAdapter, tokens: Sequence[int]) -> Tensor:
     """Scores (1 + streams, v) behind `tokens`: of the main path, then of the streams, in order.
@@ -297,7 +377,8 @@ def stream_logits(target: PreTrainedModel, adapter: StreamAdapter, tokens: Seque
     ids = torch.tensor([tokens], device=target.device)
     out = base(ids, output_hidden_states=True, use_cache=False)
     entry = out.hidden_states[adapter.first]
-    x = torch.cat((entry, entry[:, -1:] + adapter.stream_embeddings), dim=1)
+    embeddings = adapter.stream_embeddings * adapter.entry_unit
+    x = torch.cat((entry, entry[:, -1:] + embeddings), dim=1)
     offset = 1 if adapter.config.positions == "shifted" else 0
     after = [known - 1 + offset * j for j in range(1, s + 1)]
     positions = torch.tensor([[*range(known), *after]], device=target.device)

@@ -30,7 +30,7 @@ def write_streams(adapter: StreamAdapter, target: PreTrainedModel, base: Path, o
     """Write the adapter of the unchanged base, whose folder is `base`."""
     config = adapter.config
     named = [name for name in MODULES if name in config.modules]
-    _write(adapter.state_dict(), _config(config, named, target, weights_hash(base)), out)
+    _write(adapter.stored(), _config(config, named, target, weights_hash(base)), out)
 
 
 def write_shared(adapter: StreamAdapter, target: PreTrainedModel, base: Path, out: Path) -> None:
@@ -42,7 +42,7 @@ def write_shared(adapter: StreamAdapter, target: PreTrainedModel, base: Path, ou
                 tuned.get_parameter(name).copy_(weight)
         tuned.bfloat16().save_pretrained(part)
         copy_shared(base, part)
-    state = adapter.state_dict()
+    state = adapter.stored()
     rest = {name: one for name, one in state.items() if not name.startswith("layers.")}
     _write(rest, _config(adapter.config, [], target, weights_hash(out)), out / SUBFOLDER)
 
@@ -103,7 +103,7 @@ def read_streams(folder: Path, target: PreTrainedModel, base: Path) -> StreamAda
     wanted = {name: one.shape for name, one in adapter.state_dict().items()}
     if {name: one.shape for name, one in stored.items()} != wanted:
         raise ValueError(f"{folder}: the tensors are not those that its config.json asks for")
-    adapter.load_state_dict(stored)
+    adapter.load_stored(stored)
     return adapter
 
 

@@ -140,8 +140,8 @@ class StreamOptions(RunOptions):
         lora_modules: matrices that have one.
         stream_weight: of each stream's loss beside the main path's, which has 1.
         exit_weight: of the early exit's loss.
-        embedding_rate: learning rate of the stream embeddings, which have the scale of the residual
-            where streams begin; the others' is `learning_rate`.
+        embedding_rate: learning rate of the stream embeddings, in units of the residual where
+            streams begin; that of the LoRA, in units of its module, is `learning_rate`.
         position_share: of the positions of an answer that get streams in a step.
         attention: torch, fused or auto; see `choose_attention`.
     """
@@ -155,7 +155,7 @@ class StreamOptions(RunOptions):
     lora_modules: tuple[str, ...] = ("qkv", "o", "down")
     stream_weight: float = 0.1
     exit_weight: float = 0.1
-    embedding_rate: float = 0.06
+    embedding_rate: float = 0.01
     position_share: float = 0.25
     attention: str = "torch"
     optimizer: str = "adamw"
