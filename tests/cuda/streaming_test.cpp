@@ -67,6 +67,38 @@ TEST_CASE("the last row of a prompt gets streams, as on the CPU") {
   }
 }
 
+// The rows that row i sees by its place: the way to its main row, and that row's streams up to it.
+uint64_t seen_from(const StreamingCells& cells, int32_t i) {
+  uint64_t seen = uint64_t{1} << i;
+  const int32_t streams = cells.streams, kept = cells.kept;
+  int32_t main = i < kept ? i : cells.first + (i - kept) / streams;
+  for (int32_t row = i; row >= kept && (row - kept) / streams == main - cells.first; --row) {
+    seen |= uint64_t{1} << row;
+  }
+  for (; main != 0; main = cells.shape.parent[main]) seen |= uint64_t{1} << main;
+  return seen | 1;
+}
+
+TEST_CASE("a row sees the way to its main row and the streams before it") {
+  for (uint64_t index = 0; index < 20; ++index) {
+    CAPTURE(index);
+    Rig rig(seeded(index));
+    Dice dice(50 + index);
+    Pinned<StreamMemory> memory;
+    memory->draw(dice, dice.between(1, 64), kVocab);
+    plan_streams(rig.stream(), {.rows = step_of({memory->segment()}, 64), .streams = 5});
+    rig.sync();
+    const StreamingCells& cells = memory->cells;
+    REQUIRE(cells.span.base == memory->span.base);
+    for (int32_t i = 0; i < cells.span.rows; ++i) {
+      const int32_t main = main_row(cells, i);
+      const int32_t ahead = i < cells.kept ? 0 : 1 + stream_of(cells, i);
+      REQUIRE(cells.shape.sees[i] == seen_from(cells, i));
+      REQUIRE(cells.shape.depth[i] == memory->shape.tree.depth[cells.from[main]] + ahead);
+    }
+  }
+}
+
 // A table and exits, random, for steps of 2 x 64 rows.
 struct ScoreRig {
   ScoreRig(Rig& rig, Layout layout, int32_t cols_)
