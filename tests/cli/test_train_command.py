@@ -44,6 +44,21 @@ def test_trains_a_drafter_on_hidden_states(
     assert config["mask_token_id"] == 6
 
 
+def test_trains_streams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "What is 2 + 3?", "response": "2 + 3 = 5"}\n' * 10)
+    words = ["train", "streaming", str(DEMO / "target"), "--data", str(rows)]
+    words += ["--steps", "1", "--batch-tokens", "64", "--streams", "2", "-o", str(tmp_path / "out")]
+    assert main([*words, "--lora-modules", "o,gate"]) == 2
+    assert "the LoRA modules are some of qkv, o, down" in capsys.readouterr().err
+    assert main([*words, "--mode", "shared"]) == 0
+    assert "mean length" in capsys.readouterr().out
+    config = json.loads((tmp_path / "out" / "streaming" / "config.json").read_text())
+    assert (config["streams"], config["stream_layers"], config["lora_modules"]) == (2, 4, [])
+    options = json.loads((tmp_path / "out" / "training.json").read_text())["options"]
+    assert (options["mode"], options["loss"]) == ("shared", "ce")
+
+
 def test_parser_does_not_load_torch() -> None:
     code = (
         "import sys; from specrt.cli.main import make_parser; make_parser();"

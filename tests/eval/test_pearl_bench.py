@@ -82,7 +82,7 @@ def test_other_tokens_are_named_and_paces_labelled() -> None:
     [
         (("--methods", "pearl,speculative"), "a plot needs autoregressive"),
         (("--methods", "pearl,pearl"), "methods must be different names"),
-        (("--methods", "autoregressive,pearl@all"), "phases must be one of"),
+        (("--methods", "autoregressive,pearl@all"), "behind @ may stand both, pre_verify_only"),
         (("--methods", "autoregressive,speculative@pre_verify_only"), 'belong to "pearl" methods'),
         (("--data", "."), "has no gsm8k.jsonl or gsm8k.jsonl.gz"),
         (("--paced-only",), "--paced-only needs --pace"),

@@ -17,6 +17,7 @@ from specrt.bundle import Bundle
 from specrt.eval.machine import Machine, read_bandwidth, this_machine
 from specrt.eval.prompts import Prompt, encode_prompt
 from specrt.eval.sample import Answers, Sample, converse
+from specrt.eval.variants import parse_variant
 from specrt.llm import LLM
 from specrt.methods import AT_ONCE, Pace, overlaps
 from specrt.outputs import Round
@@ -32,7 +33,7 @@ class BenchOptions:
     """What to run.
 
     Attributes:
-        methods: names as `LLM` takes them; "pearl@pre_verify_only" is "pearl" with these `phases`.
+        methods: names as `LLM` takes them, with settings as in `parse_variant`.
         max_new_tokens: most tokens of a completion.
         temperature: 0 is greedy.
         seed: of the first prompt; every further one adds 1.
@@ -111,7 +112,7 @@ class _Runner:
     """A method's LLM; the step times of each prompt come from the engines that it has loaded."""
 
     llm: LLM
-    name: str  # of the method that runs, and its phases
+    name: str  # of the method that runs, and its settings
     options: BenchOptions
 
     def complete(self, prompt: Prompt, index: int) -> Answers:
@@ -176,20 +177,21 @@ class _Runner:
 
 
 def _load(bundle: Bundle, method: str, options: BenchOptions) -> _Runner:
-    drafts = method != BASELINE
-    method, at, phases = method.partition("@")
+    settings = method.partition("@")[1:]
+    method, arguments = parse_variant(method)
+    if method != BASELINE:
+        arguments = {"num_speculative_tokens": options.num_speculative_tokens} | arguments
     llm = LLM(
         bundle,
         method,
-        num_speculative_tokens=options.num_speculative_tokens if drafts else None,
         threads=options.threads,
         rule=options.rule,
         pace=options.pace,
         trace_steps=overlaps(method),
-        phases=phases or "both",
         enable_prefix_caching=False,
+        **arguments,
     )
-    return _Runner(llm, f"{llm.method}{at}{phases}", options)
+    return _Runner(llm, "".join((llm.method, *settings)), options)
 
 
 def _sample(runner: _Runner, prompt: Prompt, repeats: Sequence[Answers]) -> Sample:

@@ -11,12 +11,12 @@ from specrt.bundle import Bundle
 from specrt.eval.bench import BASELINE, BenchOptions, BenchRun, run_bench
 from specrt.eval.draft_cost import DraftCost, draft_cost
 from specrt.eval.prompts import Prompt
-from specrt.eval.report import ALL, BenchRow, bench_rows, json_rows
-from specrt.eval.table import identical_text, markdown_table, speedup_text
+from specrt.eval.report import BenchRow, bench_rows, json_rows
+from specrt.eval.study_tables import acceptance_table, differing_rows, speed_table
+from specrt.eval.table import markdown_table
 from specrt.llm import LLM
 
 METHODS = (BASELINE, "speculative", "parallel", "pearl:parallel")
-_POSITIONS = 8  # of a draft that the table shows
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,9 @@ class ParallelSpecRun:
     def differing(self) -> list[str]:
         """Where tokens were not those of autoregressive decoding."""
         return [
-            f"{row.method}, {row.category}, temperature {temperature:g}"
+            f"{where}, temperature {temperature:g}"
             for temperature, rows in self.rows.items()
-            for row in rows
-            if not row.identical_to_autoregressive
+            for where in differing_rows(rows)
         ]
 
 
@@ -92,10 +91,10 @@ def parallelspec_markdown(result: ParallelSpecRun, place: str) -> str:
     """The report: speed by task, acceptance by position, cost of a draft."""
     parts = ["# Drafters that fill masks\n", f"{place}.\n"]
     for temperature, rows in result.rows.items():
-        parts += [f"## Temperature {temperature:g}\n", *_speed_table(rows), ""]
+        parts += [f"## Temperature {temperature:g}\n", *speed_table(rows), ""]
         parts += [
             "Share of rounds whose draft held up to each position, all prompts:\n",
-            *_acceptance_table(rows),
+            *acceptance_table(rows),
             "",
         ]
     parts += [
@@ -106,36 +105,6 @@ def parallelspec_markdown(result: ParallelSpecRun, place: str) -> str:
         "",
     ]
     return "\n".join(parts)
-
-
-def _speed_table(rows: Sequence[BenchRow]) -> list[str]:
-    head = ("task", "method", "tokens/s", "speed-up", "mean acceptance length", "identical")
-    return markdown_table(
-        head,
-        (
-            (
-                f"{row.category} ({row.prompts})",
-                f"`{row.method}`",
-                f"{row.tokens_per_second:.0f}",
-                speedup_text(row.speedup_vs_autoregressive),
-                f"{row.mean_acceptance_length:.2f}",
-                identical_text(row.identical_to_autoregressive),
-            )
-            for row in rows
-        ),
-        texts=2,
-    )
-
-
-def _acceptance_table(rows: Sequence[BenchRow]) -> list[str]:
-    pooled = [row for row in rows if row.category == ALL and row.accepted_at_position]
-    most = max((len(row.accepted_at_position) for row in pooled), default=0)
-    places = range(min(_POSITIONS, most))
-    lines = []
-    for row in pooled:
-        shares = [*row.accepted_at_position, *[0.0] * most]
-        lines.append((f"`{row.method}`", *(f"{shares[place]:.2f}" for place in places)))
-    return markdown_table(("method", *(str(place + 1) for place in places)), lines, texts=1)
 
 
 def _cost_table(costs: Mapping[str, DraftCost]) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel
 
 from specrt.train.eagle_drafter import EagleConfig, EagleDrafter, target_ends
-from specrt.train.mask_drafter import new_folder
+from specrt.train.mask_drafter import copy_shared, new_folder
 
 _TYPE = "peagle"
 _FORMAT_VERSION = "0.9.0"  # of speculators, whose layout this is
@@ -51,10 +51,11 @@ def write_eagle(drafter: EagleDrafter, depths: int, target: Path, out: Path) -> 
         name: one.detach().to("cpu", torch.bfloat16).contiguous()
         for name, one in drafter.state_dict().items()
     }
-    with new_folder(target, out) as part:
+    with new_folder(out) as part:
         save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
         content = _config_json(drafter.config, depths, target)
         (part / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+        copy_shared(target, part)
 
 
 def _config_json(config: EagleConfig, depths: int, target: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ goes on with the batches that it would have had.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,6 +45,26 @@ class GroupBatch:
     def elements(self) -> int:
         """Elements, padding included."""
         return self.anchors.numel()
+
+    def only(self, kept: Tensor) -> GroupBatch:
+        """The batch with those learned elements that `kept` (n) is true for."""
+        return replace(
+            self,
+            rows=self.rows[kept],
+            labels=self.labels[kept],
+            depth_of=self.depth_of[kept],
+            table_row=self.table_row[kept],
+        )
+
+    def and_learned(self, other: GroupBatch) -> GroupBatch:
+        """The batch with the learned elements of `other`, which is of the same layout, too."""
+        return replace(
+            self,
+            rows=torch.cat((self.rows, other.rows)),
+            labels=torch.cat((self.labels, other.labels)),
+            depth_of=torch.cat((self.depth_of, other.depth_of)),
+            table_row=torch.cat((self.table_row, other.table_row)),
+        )
 
     def to(self, device: torch.device) -> GroupBatch:
         """The batch on `device`."""

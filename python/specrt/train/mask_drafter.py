@@ -176,24 +176,29 @@ def export_drafter(model: LlamaForCausalLM, depths: int, target: Path, out: Path
 
     A drafter of several depths keeps its `pard_token` and gets `parallel_depths`.
     """
-    with new_folder(target, out) as part:
+    with new_folder(out) as part:
         deepcopy(model).bfloat16().save_pretrained(part)
         config = json.loads((part / "config.json").read_text())
         if depths > 1:
             config |= {"pard_token": mask_token(model.config), "parallel_depths": depths}
         (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        copy_shared(target, part)
+
+
+def copy_shared(target: Path, out: Path) -> None:
+    """Copy the files of `target` that a drafter has in common with it."""
+    for name in SHARED_FILES:
+        if (target / name).is_file():
+            shutil.copyfile(target / name, out / name)
 
 
 @contextmanager
-def new_folder(target: Path, out: Path) -> Iterator[Path]:
-    """A folder to write a drafter into; its files, and those of `target`, then move into `out`."""
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write files into that then move into `out`, each of them whole."""
     part = out / ".part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     yield part
-    for name in SHARED_FILES:
-        if (target / name).is_file():
-            shutil.copyfile(target / name, part / name)
     for path in part.iterdir():
         path.chmod(0o644)  # safetensors makes its file for the owner alone
         path.replace(out / path.name)

@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 from specrt.train.group_batches import GroupBatch
 from specrt.train.group_mask import input_ids, position_ids
 from specrt.train.mask_drafter import MaskDrafter, export_drafter, mask_token
-from specrt.train.trainee import TargetView, Trainee
+from specrt.train.trainee import TargetView, Trainee, card_words
 
 
 class MaskTrainee(Trainee):
@@ -21,6 +21,7 @@ class MaskTrainee(Trainee):
     def __init__(self, causal: LlamaForCausalLM, depths: int) -> None:
         self.module = MaskDrafter(causal)
         self.depths = depths
+        self.kind, self.does = card_words(depths)
         self.mask_id = mask_token(causal.config) or 0  # one depth has no masks
 
     def scores(self, model: nn.Module, batch: GroupBatch, seen: object, view: TargetView) -> Tensor:

@@ -14,7 +14,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from transformers.utils import logging as hub_logging
 from specrt.train.data import Example
 from specrt.train.distill import teacher_loss
 from specrt.train.group_batches import GroupBatch, batch_plan, make_group_batch
-from specrt.train.group_mask import Cod, dense_mask, mask_rule
+from specrt.train.group_mask import Cod
 from specrt.train.mask_drafter import mask_token, read_config, start_drafter, weights_hash
 from specrt.train.mask_trainee import MaskTrainee
 from specrt.train.parallel_report import Check, Report, resume_report, write_report
@@ -54,6 +54,8 @@ PRECISIONS = ("bf16", "f32")
 DRAFTS = 8
 # Elements of a sequence beyond which a GPU gets a block mask instead of a dense one.
 _DENSE_ELEMENTS = 4096
+_COD = Cod(0.7, 0.2)
+_SCHEDULE = Schedule(0.03, 0.7)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,28 +63,42 @@ class RunOptions(ABC):
     """What a run of any kind of drafter depends on.
 
     `batch_tokens` are real tokens (padding included) of a step on each device; masks come on top.
-    `depth_decay` weighs depth d by its d-th power: a late draft counts only if those before agree.
     """
 
     target: Path
     data: tuple[Path, ...]
     out: Path
     validation: tuple[Path, ...] = ()
-    depths: int = 8
     loss: str = "kl"
-    depth_decay: float = 0.9
-    cod: Cod = field(default_factory=lambda: Cod(0.7, 0.2))
     steps: int = 2000
     batch_tokens: int = 4096
     max_length: int = 512
     optimizer: str = "adamw"
     learning_rate: float = 1e-4
-    schedule: Schedule = field(default_factory=lambda: Schedule(0.03, 0.7))
+    schedule: Schedule = _SCHEDULE
     precision: str = "bf16"
     check_s: float = 240.0
     validation_prompts: int = 16
     validation_tokens: int = 128
     seed: int = 1
+
+    @property
+    @abstractmethod
+    def depths(self) -> int:
+        """Depths of the layout."""
+
+    @property
+    @abstractmethod
+    def cod(self) -> Cod:
+        """Which anchors each depth keeps."""
+
+    @abstractmethod
+    def layout_numbers(self) -> dict[str, object]:
+        """What the report says of layout and weights, as JSON."""
+
+    @abstractmethod
+    def mean_loss(self, losses: Tensor, depth_of: Tensor) -> Tensor:
+        """One loss from those (n) of elements of depths (n)."""
 
     @abstractmethod
     def trainee(self, target: PreTrainedModel) -> Trainee:
@@ -92,6 +108,11 @@ class RunOptions(ABC):
     @abstractmethod
     def start(self) -> Path | None:
         """Folder that training starts from; None for random weights."""
+
+    @property
+    def other_rate(self) -> float:
+        """Learning rate of embedding, head and norms."""
+        return self.learning_rate
 
     def baseline(self) -> Trainee | None:
         """The draft that training starts from, if it drafts token by token."""
@@ -105,8 +126,6 @@ class RunOptions(ABC):
                 raise ValueError(
                     f"unknown {name} {getattr(self, name)!r}; there are {', '.join(known)}"
                 )
-        if not 0.0 < self.depth_decay <= 1.0:
-            raise ValueError(f"depth_decay must be in (0, 1], not {self.depth_decay}")
         for name in ("depths", "steps", "batch_tokens", "validation_prompts", "validation_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -117,7 +136,38 @@ class RunOptions(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParallelOptions(RunOptions):
+class GroupOptions(RunOptions):
+    """A drafter that fills `depths` positions of every anchor that the drop-token rule keeps.
+
+    `depth_decay` weighs depth d by its d-th power: a late draft counts only if those before agree.
+    """
+
+    depths: int = 8
+    depth_decay: float = 0.9
+    cod: Cod = _COD
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        super().__post_init__()
+        if not 0.0 < self.depth_decay <= 1.0:
+            raise ValueError(f"depth_decay must be in (0, 1], not {self.depth_decay}")
+
+    def layout_numbers(self) -> dict[str, object]:
+        """Decay and drop-token rule."""
+        return {
+            "depth_decay": self.depth_decay,
+            "cod_ratio": self.cod.ratio,
+            "cod_floor": self.cod.floor,
+        }
+
+    def mean_loss(self, losses: Tensor, depth_of: Tensor) -> Tensor:
+        """Mean with weights depth_decay^depth."""
+        weights = self.depth_decay**depth_of
+        return (weights * losses).sum() / weights.sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelOptions(GroupOptions):
     """A small causal LM that learns to fill masks, or with one depth to draft as its target would.
 
     The defaults suit a draft model of some hundred million.
@@ -162,12 +212,6 @@ def element_losses(scores: Tensor, batch: GroupBatch, top: tuple[Tensor, Tensor]
     return teacher_loss(logq, ids, logp)
 
 
-def depth_weighted(losses: Tensor, depth_of: Tensor, decay: float) -> Tensor:
-    """Mean of losses (n) with weights decay^depth."""
-    weights = decay**depth_of
-    return (weights * losses).sum() / weights.sum()
-
-
 class Run:
     """One run: the models, the data, and where the checkpoint and the results go."""
 
@@ -179,14 +223,14 @@ class Run:
         self.target = load_target(options.target).to(self.accelerator.device)
         self.trainee = options.trainee(self.target)
         self.trainee.module.train().to(self.accelerator.device)
-        self.drafts = options.depths if options.depths > 1 else DRAFTS
+        self.drafts = options.depths - self.trainee.own if options.depths > 1 else DRAFTS
         elements = options.max_length * options.depths
         flex = self.accelerator.device.type == "cuda" and elements > _DENSE_ELEMENTS
         self.attention = "flex_attention" if flex else "sdpa"
         self.trainee.set_attention(self.attention)
         self.model = self.accelerator.prepare(self.trainee.module)
         rate = options.learning_rate
-        self.opts = Optimizers(self.trainee.module, rate, rate, options.optimizer)
+        self.opts = Optimizers(self.trainee.module, rate, options.other_rate, options.optimizer)
         self.target_hash = weights_hash(options.target)
         with self.accelerator.main_process_first():  # it writes what the others find
             self.examples, self.paths = self._data()
@@ -228,24 +272,14 @@ class Run:
 
     def loss(self, batch: GroupBatch) -> Tensor:
         """Forward of one batch, and its mean loss."""
-        batch = batch.to(self.accelerator.device)
-        anchors, depths = batch.anchors, batch.depths
-        seen: object
-        if self.attention == "flex_attention":
-            from torch.nn.attention.flex_attention import create_block_mask
-
-            b, s = anchors.shape
-            seen = create_block_mask(
-                mask_rule(anchors, depths), b, None, s, s, device=str(anchors.device)
-            )
-        else:
-            seen = dense_mask(anchors, depths)
+        batch = self.trainee.learned(batch.to(self.accelerator.device))
+        seen = self.trainee.seen(batch, self.attention)
         view = self.trainee.view(self.target, batch, teach=self.options.loss == "kl")
         bf16 = self.options.precision == "bf16"
         with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=bf16):
             scores = self.trainee.scores(self.model, batch, seen, view)
         losses = element_losses(scores, batch, view.top)
-        return depth_weighted(losses, batch.depth_of, self.options.depth_decay)
+        return self.options.mean_loss(losses, batch.depth_of)
 
     def step(self, batch: GroupBatch, factor: float) -> float:
         """One update; returns its loss."""
@@ -262,6 +296,8 @@ class Run:
             target_sha256=self.target_hash,
             start="random weights" if options.start is None else options.start.resolve().name,
             depths=options.depths,
+            kind=self.trainee.kind,
+            does=self.trainee.does,
             parameters=sum(
                 one.numel() for one in self.trainee.module.parameters() if one.requires_grad
             ),
@@ -305,9 +341,7 @@ def training_options(options: RunOptions) -> dict[str, object]:
     """The numbers of a run that its report names, as JSON."""
     return {
         "loss": options.loss,
-        "depth_decay": options.depth_decay,
-        "cod_ratio": options.cod.ratio,
-        "cod_floor": options.cod.floor,
+        **options.layout_numbers(),
         "steps": options.steps,
         "batch_tokens": options.batch_tokens,
         "max_length": options.max_length,

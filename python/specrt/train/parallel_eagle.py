@@ -20,8 +20,8 @@ from specrt.train.eagle_folder import (
 )
 from specrt.train.group_batches import GroupBatch
 from specrt.train.group_mask import input_ids, position_ids
-from specrt.train.parallel import RunOptions
-from specrt.train.trainee import TargetView, Trainee, top_tokens
+from specrt.train.parallel import GroupOptions
+from specrt.train.trainee import TargetView, Trainee, card_words, top_tokens
 
 _MASK_NAMES = ("<|mask|>", "[mask]", "<mask>")
 
@@ -38,6 +38,7 @@ class EagleTrainee(Trainee):
     def __init__(self, drafter: EagleDrafter, depths: int) -> None:
         self.module = drafter
         self.depths = depths
+        self.kind, self.does = card_words(depths)
 
     def numbers(self) -> dict[str, object]:
         """Layers, and the mask token."""
@@ -81,7 +82,7 @@ class EagleTrainee(Trainee):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EagleOptions(RunOptions):
+class EagleOptions(GroupOptions):
     """A P-EAGLE drafter: a few decoder layers of the target's width over the target's states.
 
     Attributes:

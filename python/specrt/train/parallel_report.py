@@ -33,7 +33,7 @@ class Report:
     """A run: what went in, and the checks so far.
 
     `baseline` is the check of the draft that training started from, where that drafts token by
-    token; `options` are the numbers of the run.
+    token; `options` are the numbers of the run; `kind` and `does` are words for the card.
     """
 
     target: str
@@ -43,6 +43,8 @@ class Report:
     parameters: int
     data: Sequence[str]
     options: dict[str, Any]
+    kind: str
+    does: str
     validation_prompts: int
     baseline: Check | None
     checks: tuple[Check, ...]
@@ -90,9 +92,6 @@ def write_report(report: Report, out: Path) -> None:
 
 
 def _card(report: Report) -> str:
-    parallel = report.depths > 1
-    kind = "Parallel drafter" if parallel else "Draft model"
-    does = f"{report.depths} positions in one forward" if parallel else "token by token"
     rows = [("this drafter", report.best)]
     if report.baseline is not None:
         rows.append((f"{report.start}, token by token", report.baseline))
@@ -107,8 +106,8 @@ def _card(report: Report) -> str:
     numbers = ", ".join(f"{key} {value}" for key, value in report.options.items())
     return "\n".join(
         (
-            f"# {kind} for {report.target}\n",
-            f"{report.parameters / 1e6:.1f} M parameters; drafts {does}.",
+            f"# {report.kind} for {report.target}\n",
+            f"{report.parameters / 1e6:.1f} M parameters; drafts {report.does}.",
             f"Target: `{report.target}`, weights SHA-256 `{report.target_sha256}`.",
             f"Training started from `{report.start}`, on {_files(report.data)}.\n",
             "## Acceptance\n",

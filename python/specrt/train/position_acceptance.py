@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from specrt.train.data import Example
 from specrt.train.group_batches import make_group_batch
-from specrt.train.group_mask import KEEP_ALL, dense_mask
+from specrt.train.group_mask import KEEP_ALL
 from specrt.train.trainee import Trainee
 
 Matches = NDArray[np.bool_]  # (n, depths): does draft d of the round that starts at token n agree
@@ -66,24 +66,24 @@ def path_matches(trainee: Trainee, target: PreTrainedModel, path: Example, draft
 
     The first token of the answer comes from the prompt's own step, so rounds start behind it. A
     draft model of one depth drafts one token after the other: as long as all agree, it does so on
-    the path itself.
+    the path itself. Where the target fills the first depth itself, the anchor is the token before.
     """
     inputs = len(path.ids) - 1
     if inputs <= path.start:
         return np.zeros((0, drafts), dtype=bool)
     random = np.random.default_rng(0)
     batch = make_group_batch([path], trainee.depths, KEEP_ALL, random, begin=trainee.begin)
-    batch = batch.to(target.device)
-    seen = dense_mask(batch.anchors, batch.depths)
+    batch = batch.only(batch.depth_of >= trainee.own).to(target.device)
+    seen = trainee.seen(batch, "sdpa")
     view = trainee.view(target, batch, teach=False)
     best = trainee.scores(trainee.module, batch, seen, view).argmax(-1)
-    anchors = batch.anchors.flatten()[batch.rows]
+    anchors = batch.anchors.flatten()[batch.rows] + trainee.own
     kept = anchors >= path.start
     agreed = (best == batch.labels)[kept].cpu().numpy()
     matches = np.zeros((inputs - path.start, drafts), dtype=bool)
     if trainee.depths > 1:
         places = (anchors[kept] - path.start).cpu().numpy()
-        matches[places, batch.depth_of[kept].cpu().numpy()] = agreed
+        matches[places, (batch.depth_of[kept] - trainee.own).cpu().numpy()] = agreed
     else:
         for depth in range(drafts):
             matches[: len(agreed) - depth, depth] = agreed[depth:]

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from specrt.train.generate import TOP
 from specrt.train.group_batches import GroupBatch
+from specrt.train.group_mask import dense_mask, mask_rule
 
 TopTokens = tuple[Tensor, Tensor]  # best tokens and their log-probabilities, (m, TOP) each
 
@@ -39,11 +40,17 @@ class Trainee(ABC):
         module: what is trained; parameters without gradient stay as they are.
         depths: positions that it fills in one forward; 1 is a plain draft model.
         begin: the first position of a sequence that it reads.
+        own: depths that the target itself fills; drafts are those behind.
+        kind: what its card calls it.
+        does: what its card says that it drafts.
     """
 
     module: nn.Module
     depths: int
     begin: int = 0
+    own: int = 0
+    kind: str
+    does: str
 
     @abstractmethod
     def scores(self, model: nn.Module, batch: GroupBatch, seen: object, view: TargetView) -> Tensor:
@@ -52,7 +59,7 @@ class Trainee(ABC):
         Args:
             model: `module`, or what wraps it on several devices.
             batch: of n learned elements.
-            seen: the mask of the layout, dense or a block mask.
+            seen: what `seen` gave for the batch.
             view: what `view` gave for the batch.
         """
 
@@ -67,6 +74,21 @@ class Trainee(ABC):
     def numbers(self) -> dict[str, object]:
         """What the report of a run says of this drafter alone, as JSON."""
         return {}
+
+    def learned(self, batch: GroupBatch) -> GroupBatch:
+        """The batch with the elements that this drafter learns."""
+        return batch
+
+    def seen(self, batch: GroupBatch, attention: str) -> object:
+        """The mask of the layout for an attention implementation, dense or a block mask."""
+        anchors, depths = batch.anchors, batch.depths
+        if attention != "flex_attention":
+            return dense_mask(anchors, depths)
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        b, s = anchors.shape
+        rule = mask_rule(anchors, depths)
+        return create_block_mask(rule, b, None, s, s, device=str(anchors.device))
 
     def view(self, target: PreTrainedModel, batch: GroupBatch, *, teach: bool) -> TargetView:
         """Run the target over a batch, if something is needed of it.
@@ -84,3 +106,10 @@ def top_tokens(scores: Tensor, batch: GroupBatch) -> TopTokens:
     rows = scores.flatten(0, 1)[batch.table].float()
     logp, ids = rows.log_softmax(-1).topk(min(TOP, rows.shape[-1]))
     return ids, logp
+
+
+def card_words(depths: int) -> tuple[str, str]:
+    """Kind of a drafter of `depths` positions that reads tokens, and what it drafts."""
+    if depths > 1:
+        return "Parallel drafter", f"{depths} positions in one forward"
+    return "Draft model", "token by token"
