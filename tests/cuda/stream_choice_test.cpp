@@ -1,6 +1,7 @@
 // Ops that read the rows of the layers with streams: products for some of them, the candidates for
 // the next tree, and verdicts on what was kept of a tree.
 #include <algorithm>
+#include <limits>
 
 #include "cuda/linear.h"
 #include "linear_rig.h"

@@ -1,5 +1,7 @@
 // plan_streams and insert_streams against the functions of device/streaming.h and plain loops.
+#include <array>
 #include <cmath>
+#include <limits>
 
 #include "linear_rig.h"
 #include "stream_rig.h"
