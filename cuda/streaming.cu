@@ -114,11 +114,38 @@ class Staged {
   uint32_t* words_;
 };
 
+// Whether a row goes on, of 64 threads one bit each; all threads of the block.
+__device__ __forceinline__ uint64_t rows_that_go_on(const StreamingShape& shape, int32_t rows,
+                                                    const float* scores) {
+  SPECRT_SHARED(unsigned[kPlanThreads / 32], halves);
+  const auto row = static_cast<int32_t>(threadIdx.x);
+  const unsigned half = warp_ballot(row < rows && goes_on(shape, rows, row, scores));
+  if (elect_lane0()) halves[warp_index()] = half;
+  sync_block();
+  return uint64_t{halves[1]} << 32 | halves[0];
+}
+
+// What plan_tree_streams does, with a thread for each row where rows do not need each other.
+__device__ __forceinline__ void plan_tree(const PlanStreamsArgs& args, const StepSpan& span,
+                                          const StreamingShape& shape, TreeCells& tree,
+                                          StreamingCells& cells) {
+  const int32_t rows = span.rows;
+  float* scores = args.rows.pruning == Pruning::scored ? cells.score : nullptr;
+  if (scores != nullptr && threadIdx.x == 0) score_ways(shape.tree, rows, scores);
+  sync_block();
+  const uint64_t kept = rows_that_go_on(shape, rows, scores);
+  if (threadIdx.x == 0) keep_rows(shape, span, tree, cells, kept);
+  sync_block();
+  const int32_t row = cells.kept + static_cast<int32_t>(threadIdx.x);
+  if (row < cells.span.rows) place_stream(cells, row, args.positions);
+}
+
 // plan_streams: plan_tree_streams and plan_prompt_streams of device/streaming.h
 // shape, cells and tree of each sequence, a few kilobytes; cells hold the scores, if there are any
-// grid the segments, block 128: copies into shared memory and back, where the first thread plans
-// moves 5 KB a segment in, 3 KB out; latency bound: the planning is a chain of some 10^4 reads of
-//   shared memory where 64 rows are scored, a tenth of that where none is
+// grid the segments, block 128: copies into shared memory and back; a thread decides on a row of
+// the
+//   fed tree or places one of a stream, and the first one moves main rows and multiplies scores
+// moves 5 KB a segment in, 3 KB out; latency bound: some thousand cycles
 // the CPU backend's plan, given the same scores
 __global__ void __launch_bounds__(kPlanThreads)
     plan_streams_kernel(const __grid_constant__ PlanStreamsArgs args) {
@@ -137,11 +164,10 @@ __global__ void __launch_bounds__(kPlanThreads)
   tree.load(*streams.tree);
   cells.load(*streams.cells);
   sync_block();
-  if (threadIdx.x == 0 && streams.shape == nullptr) {
-    plan_prompt_streams(*segment.span, *tree, *cells, args.streams, args.positions);
+  if (streams.shape != nullptr) {
+    plan_tree(args, *segment.span, *shape, *tree, *cells);
   } else if (threadIdx.x == 0) {
-    float* scores = args.rows.pruning == Pruning::scored ? (*cells).score : nullptr;
-    plan_tree_streams(*shape, *segment.span, *tree, *cells, args.positions, scores);
+    plan_prompt_streams(*segment.span, *tree, *cells, args.streams, args.positions);
   }
   sync_block();
   tree.store(*streams.tree);

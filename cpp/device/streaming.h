@@ -53,23 +53,30 @@ SPECRT_HD inline int32_t stream_row(const StreamingCells& cells, int32_t row) {
   return cells.kept + (row - cells.first) * cells.streams;
 }
 
-// Behind main rows that have their shape: the rows of their streams.
-SPECRT_HD inline void place_streams(StreamingCells& cells, int32_t base, int32_t first,
-                                    int32_t streams, StreamPositions positions) {
+// Behind main rows that have their shape: how many rows their streams have.
+SPECRT_HD inline void count_streams(StreamingCells& cells, int32_t base, int32_t first,
+                                    int32_t streams) {
   const int32_t kept = cells.shape.rows;
-  const int32_t rows = kept + (kept - first) * streams;
   cells.kept = kept;
   cells.first = first;
   cells.streams = streams;
   cells.span.base = base;
-  cells.span.rows = rows;
-  for (int32_t row = kept; row < rows; ++row) {
-    const int32_t stream = (row - kept) % streams, main = first + (row - kept) / streams;
-    const uint64_t before = stream == 0 ? cells.shape.sees[main] : cells.shape.sees[row - 1];
-    cells.shape.sees[row] = before | uint64_t{1} << row;
-    cells.shape.depth[row] =
-        cells.shape.depth[main] + (positions == StreamPositions::shifted ? stream + 1 : 0);
-  }
+  cells.span.rows = kept + (kept - first) * streams;
+}
+
+// Then the shape of one of these: it sees what its main row sees, and that row's streams up to it.
+SPECRT_HD inline void place_stream(StreamingCells& cells, int32_t row, StreamPositions positions) {
+  const int32_t main = main_row(cells, row), stream = stream_of(cells, row);
+  const uint64_t before = (uint64_t{1} << (row - stream)) - 1, up_to = (uint64_t{2} << row) - 1;
+  cells.shape.sees[row] = cells.shape.sees[main] | (up_to & ~before);
+  cells.shape.depth[row] =
+      cells.shape.depth[main] + (positions == StreamPositions::shifted ? stream + 1 : 0);
+}
+
+// The shape of all of them.
+SPECRT_HD inline void place_streams(StreamingCells& cells, StreamPositions positions) {
+  const int32_t rows = cells.span.rows;
+  for (int32_t row = cells.kept; row < rows; ++row) place_stream(cells, row, positions);
 }
 
 // The last piece of a prompt: a chain, with streams behind its last row, which is where the walk
@@ -86,7 +93,8 @@ SPECRT_HD inline void plan_prompt_streams(const StepSpan& span, TreeCells& tree,
   }
   tree.path[0] = rows - 1;
   tree.path_length = 1;
-  place_streams(cells, span.base, rows - 1, streams, positions);
+  count_streams(cells, span.base, rows - 1, streams);
+  place_streams(cells, positions);
 }
 
 // Whether row i is among the `most` rows of `n` that have the highest scores. Of equal ones the
@@ -99,39 +107,60 @@ SPECRT_HD inline bool is_among_best(const float* scores, int32_t n, int32_t i, i
   return better < most;
 }
 
-// Keeps rows of the fed tree for the last layers and gives them streams. `scores` has for each row
-// the probability of its token behind its parent, in (0, 1] or NaN for unknown; it is overwritten
-// with that of the whole way. Null: the first rows are kept. The tokens of the tree become those of
-// the kept rows.
+// The score of each row's token behind its parent, in (0, 1] or NaN for unknown, becomes that of
+// the whole way to it.
+SPECRT_HD inline void score_ways(const TreeShape& tree, int32_t rows, float* scores) {
+  if (rows > 0) scores[0] = 1.f;
+  for (int32_t row = 1; row < rows; ++row) {
+    const float way = scores[tree.parent[row]] * scores[row];
+    scores[row] = way > 0.f ? way : 0.f;  // NaN is no score
+  }
+}
+
+// Whether a row of the fed tree goes on to the last layers. Without scores the first rows do.
+SPECRT_HD inline bool goes_on(const StreamingShape& shape, int32_t rows, int32_t row,
+                              const float* scores) {
+  const int32_t most = min_i32(shape.kept, kMaxStepRows / (1 + shape.streams));
+  if (row == 0) return true;
+  if (scores == nullptr) return row < most;
+  return scores[row] >= shape.least_score && is_among_best(scores, rows, row, most);
+}
+
+// Makes the rows of the fed tree whose bits are set in `kept` the main rows of the last layers, and
+// counts their streams. The tokens of the tree become theirs.
+SPECRT_HD inline void keep_rows(const StreamingShape& shape, const StepSpan& span, TreeCells& tree,
+                                StreamingCells& cells, uint64_t kept) {
+  int32_t count = 0;
+  int32_t row_of[kMaxStepRows];
+  for (int32_t row = 0; row < span.rows; ++row) {
+    if ((kept >> row & 1) == 0) continue;
+    const int32_t parent = row == 0 ? 0 : row_of[shape.tree.parent[row]];
+    row_of[row] = count;
+    cells.from[count] = row;
+    cells.shape.parent[count] = parent;
+    cells.shape.depth[count] = shape.tree.depth[row];
+    cells.shape.rank[count] = shape.tree.rank[row];
+    cells.shape.sees[count] = (row == 0 ? 0 : cells.shape.sees[parent]) | uint64_t{1} << count;
+    tree.token[count] = static_cast<int32_t>(tree.token[row]);
+    ++count;
+  }
+  cells.shape.rows = count;
+  count_streams(cells, span.base, 0, count == 0 ? 0 : shape.streams);
+}
+
+// Keeps rows of the fed tree for the last layers and gives them streams. `scores`, or null, as
+// score_ways has them, which it then does.
 SPECRT_HD inline void plan_tree_streams(const StreamingShape& shape, const StepSpan& span,
                                         TreeCells& tree, StreamingCells& cells,
                                         StreamPositions positions, float* scores) {
   const int32_t rows = span.rows;
-  const int32_t most = min_i32(shape.kept, kMaxStepRows / (1 + shape.streams));
-  if (scores != nullptr && rows > 0) scores[0] = 1.f;
-  for (int32_t row = 1; scores != nullptr && row < rows; ++row) {
-    const float way = scores[shape.tree.parent[row]] * scores[row];
-    scores[row] = way > 0.f ? way : 0.f;  // NaN is no score
-  }
-  int32_t kept = 0;
-  int32_t row_of[kMaxStepRows];
+  if (scores != nullptr) score_ways(shape.tree, rows, scores);
+  uint64_t kept = 0;
   for (int32_t row = 0; row < rows; ++row) {
-    const bool keep = row == 0 || (scores == nullptr ? row < most
-                                                     : scores[row] >= shape.least_score &&
-                                                           is_among_best(scores, rows, row, most));
-    if (!keep) continue;
-    const int32_t parent = row == 0 ? 0 : row_of[shape.tree.parent[row]];
-    row_of[row] = kept;
-    cells.from[kept] = row;
-    cells.shape.parent[kept] = parent;
-    cells.shape.depth[kept] = shape.tree.depth[row];
-    cells.shape.rank[kept] = shape.tree.rank[row];
-    cells.shape.sees[kept] = (row == 0 ? 0 : cells.shape.sees[parent]) | uint64_t{1} << kept;
-    tree.token[kept] = static_cast<int32_t>(tree.token[row]);
-    ++kept;
+    if (goes_on(shape, rows, row, scores)) kept |= uint64_t{1} << row;
   }
-  cells.shape.rows = kept;
-  place_streams(cells, span.base, 0, kept == 0 ? 0 : shape.streams, positions);
+  keep_rows(shape, span, tree, cells, kept);
+  place_streams(cells, positions);
 }
 
 // Behind the verdict: how many depths the next tree can have, and so get candidates.

@@ -27,7 +27,9 @@ std::vector<KvLayer> make_layers(int32_t count) {
   return layers;
 }
 
-void check_move(const std::vector<int32_t>& path, int32_t layer_count, uint64_t seed) {
+// `from` is null, or has the row of the step of each row that a path may have.
+void check_move(const std::vector<int32_t>& path, int32_t layer_count, uint64_t seed,
+                const std::vector<int32_t>* from = nullptr) {
   const std::vector<KvLayer> layers = make_layers(layer_count);
   const int64_t bytes = layers.back().value_offset + kv_value_bytes(layers.back());
   std::mt19937 random(static_cast<unsigned>(seed));
@@ -42,13 +44,17 @@ void check_move(const std::vector<int32_t>& path, int32_t layer_count, uint64_t 
   cells.insert(cells.end(), path.begin(), path.end());
   cells.resize(3 + kMaxStepRows, -1000000);  // beyond the count nothing is read
   const DeviceArray<int32_t> device_cells(rig, cells);
+  const DeviceArray<int32_t> device_from(rig, from == nullptr ? std::vector<int32_t>{0} : *from);
   const auto* words = reinterpret_cast<const Cell<int32_t>*>(device_cells.data());
   const MoveKvArgs args{.span = reinterpret_cast<const StepSpan*>(device_cells.data()),
                         .kv = reinterpret_cast<std::byte*>(cache.data()),
                         .layers = layers.data(),
                         .layer_count = layer_count,
                         .path = words + 3,
-                        .count = words + 2};
+                        .count = words + 2,
+                        .from = from == nullptr
+                                    ? nullptr
+                                    : reinterpret_cast<const Cell<int32_t>*>(device_from.data())};
   check(args);
   move_kv(rig.stream(), args);
 
@@ -58,9 +64,10 @@ void check_move(const std::vector<int32_t>& path, int32_t layer_count, uint64_t 
       for (int32_t head = 0; head < kv.kv_heads; ++head) {
         for (size_t d = 0; d < path.size(); ++d) {
           const int64_t plane = offset / 2 + int64_t{head} * kSlots * kv.head_dim;
-          const int64_t from = plane + int64_t{kBase + path[d]} * kv.head_dim;
+          const int32_t row = from == nullptr ? path[d] : (*from)[static_cast<size_t>(path[d])];
+          const int64_t source = plane + int64_t{kBase + row} * kv.head_dim;
           const int64_t to = plane + (kBase + static_cast<int64_t>(d)) * kv.head_dim;
-          std::copy_n(before.begin() + from, kv.head_dim, wanted.begin() + to);
+          std::copy_n(before.begin() + source, kv.head_dim, wanted.begin() + to);
         }
       }
     }
@@ -78,6 +85,17 @@ TEST_CASE("a path moves down in every layer and head, and nothing else changes")
        {std::vector<int32_t>{}, {0}, {63}, {0, 2, 5, 11}, {1, 2, 3, 4}, chain, odd, last}) {
     check_move(path, 3, ++seed);
   }
+}
+
+TEST_CASE("the path is that of rows that were kept of others") {
+  std::vector<int32_t> thirds, all;
+  for (int32_t i = 0; i < 21; ++i) thirds.push_back(3 * i);
+  for (int32_t i = 0; i < 21; ++i) all.push_back(i);
+  uint64_t seed = 20;
+  for (const std::vector<int32_t>& path : {std::vector<int32_t>{}, {0}, {0, 2, 5, 11}, all}) {
+    check_move(path, 3, ++seed, &thirds);
+  }
+  check_move(all, 70, ++seed, &thirds);
 }
 
 TEST_CASE("more layers than one launch takes") { check_move({2, 3, 7}, 130, 9); }
