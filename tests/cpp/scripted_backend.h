@@ -54,6 +54,7 @@ class ScriptedBackend final : public Backend {
   std::string name() const override { return "scripted"; }
   int cores() const override { return 0; }
   Layout weight_layout() const override { return Layout::panels16; }
+  int32_t prompt_rows() const override { return prompt_rows_; }
   Buffer alloc(size_t bytes) override;
   Buffer alloc_shared(size_t bytes) override { return alloc(bytes); }
   Buffer place_weights(const std::byte* host, size_t bytes) override;
@@ -97,6 +98,9 @@ class ScriptedBackend final : public Backend {
 
   // Asked instead of the keyed numbers of the seed.
   void draw_from(Draws& draws) { draws_ = &draws; }
+
+  // From the next model on, steps feed so many rows of a prompt.
+  void feed_prompts_by(int32_t rows) { prompt_rows_ = rows; }
 
   // The op that runs as number `count` from now, counted from 1, throws.
   void fail_op(uint64_t count) { fail_at_ = ops_run_ + count; }
@@ -160,6 +164,7 @@ class ScriptedBackend final : public Backend {
   uint64_t context_of(const AttentionArgs& args, const Segment& segment, int32_t row);
 
   Fault fault_;
+  int32_t prompt_rows_ = kMaxStepRows;
   std::vector<std::string> violations_;
   RaceDetector races_;
   Scheduler scheduler_;

@@ -193,17 +193,20 @@ TEST_CASE("a tree is cut where the context or the request ends") {
 }
 
 TEST_CASE("a long prompt is fed in pieces that leave room for streams") {
-  for (const int32_t length : {57, 58, 59, 60, 61, 64, 65, 116, 117, 130}) {
-    Config config = certain_config(6, 12);
-    config.rig.context = 200;
-    config.asks[0].prompt.clear();
-    for (int32_t i = 0; i < length; ++i) config.asks[0].prompt.push_back(i * i % 7);
-    config.draft_tokens = 6;
-    Rig rig(config.rig);
-    CHECK_EQ(rig.target->prompt_rows(), 58);
-    const Outcome outcome = run_generator(rig, config, {});
-    CHECK_EQ(difference(rig, config, outcome), "");
-    CHECK_EQ(outcome.rounds.size(), 2);
+  for (const int32_t rows : {kMaxStepRows, kMaxPromptRows}) {
+    for (const int32_t length : {57, 58, 59, 64, 65, 117, 123, 249, 250, 251, 256, 257, 520}) {
+      Config config = certain_config(6, 12);
+      config.rig.context = 600;
+      config.rig.prompt_rows = rows;
+      config.asks[0].prompt.clear();
+      for (int32_t i = 0; i < length; ++i) config.asks[0].prompt.push_back(i * i % 7);
+      config.draft_tokens = 6;
+      Rig rig(config.rig);
+      CHECK_EQ(rig.target->prompt_rows(), rows - 6);
+      const Outcome outcome = run_generator(rig, config, {});
+      CHECK_EQ(difference(rig, config, outcome), "");
+      CHECK_EQ(outcome.rounds.size(), 2);
+    }
   }
 }
 

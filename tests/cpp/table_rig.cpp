@@ -37,6 +37,7 @@ EngineImage target_engine(const RigOptions& options, const TableParams& params) 
 }  // namespace
 
 Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_seed, chosen.fault) {
+  backend.feed_prompts_by(chosen.prompt_rows);
   target_stream = backend.make_stream({});
   if (chosen.streams == StreamUse::separate) draft_stream = backend.make_stream({});
   for (int32_t s = 0; s < chosen.sequences; ++s) {

@@ -45,6 +45,7 @@ struct RigOptions {
   uint64_t schedule_seed = 1;
   StreamUse streams = StreamUse::separate;
   int32_t sequences = 1;
+  int32_t prompt_rows = kMaxStepRows;
   Fault fault = Fault::none;
   Drafting drafting = Drafting::one_by_one;
   TableFeatures features = TableFeatures::none;  // `read`: by a drafter that makes drafts at once
