@@ -38,6 +38,10 @@ StreamingPlanner::StreamingPlanner(const StepCosts& costs, const StreamingLimits
     fail_argument("a tree of drafts has at most ", kMaxStepRows - 1, " nodes, not ", limits.nodes,
                   ", of which ", limits.kept, " are kept");
   }
+  if (limits.kept == 1) {
+    fail_argument("of a tree of drafts 2 rows or more are kept, as the first is the committed ",
+                  "token's, not 1; set kept_nodes to 0 to keep as many as fit");
+  }
   check_curve(costs.target);
   for (int32_t rows = 0; !costs.target.empty() && rows <= kMaxStepRows; ++rows) {
     ms_.push_back(step_ms(costs.target, std::max(1, rows)));

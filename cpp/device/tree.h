@@ -91,13 +91,14 @@ SPECRT_HD inline Verdict walk_tree(const Cells& s, Cell<int32_t>* tok, TreeCells
                                    const Store& store = {}) {
   Verdict v;
   const int32_t committed = s.committed, limit = s.limit, levels = tree.levels;
+  const int32_t deepest = shape.depth[rows - 1];  // that was drafted; candidates may go on
   for (int32_t row = 0;;) {
     store(tree.path[v.count], row);
     const int32_t position = committed + v.count;
     const int32_t y = pick(row, position);
     const int32_t child = find_child(tree, shape, rows, row, y);
     if (v.count < levels) v.ranks[v.ranked++] = rank_of(tree, v.count, y);
-    v.judged += v.count < levels ? 1 : 0;
+    v.judged += v.count < deepest ? 1 : 0;
     v.accepted += child >= 0 ? 1 : 0;
     v.tokens[v.count++] = y;
     store(tok[position], y);

@@ -304,21 +304,25 @@ void validate_streams(const Plan& plan) {
   SPECRT_CHECK(header.stream_positions <= static_cast<uint32_t>(StreamPositions::shifted) &&
                    (header.streams > 0 || header.stream_positions == 0),
                "stream positions ", header.stream_positions, " of ", header.streams, " streams");
+  const int32_t wanted = header.streams > 0 ? 1 : 0, layers = layers_before_streams(plan);
   int32_t planned = 0, inserted = 0;
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     const OpRecord& op = plan.ops[i];
-    planned += op.kind == OpKind::plan_streams ? 1 : 0;
-    inserted += op.kind == OpKind::insert_streams ? 1 : 0;
+    SPECRT_CHECK(std::cmp_not_equal(i, header.head_begin) || inserted >= wanted, "engine op ", i,
+                 ": the head begins before streams are inserted");
+    const bool plans = op.kind == OpKind::plan_streams, inserts = op.kind == OpKind::insert_streams;
+    planned += plans ? 1 : 0;
+    inserted += inserts ? 1 : 0;
     const bool in_order = inserted <= planned && planned <= 1 && planned - inserted <= 1 &&
                           (op.rows != format::OpRows::scored || planned == 0) &&
                           (op.rows != format::OpRows::streams || inserted == 1) &&
                           op.rows <= format::OpRows::scored &&
+                          (op.rows == format::OpRows::all || (!plans && !inserts)) &&
                           (inserted == 0 || op.kind != OpKind::embed);
     SPECRT_CHECK(in_order, "engine op ", i, ": out of its place beside the streams");
-    SPECRT_CHECK(std::cmp_not_equal(i, header.head_begin) || planned == inserted, "engine op ", i,
-                 ": the head begins before streams are inserted");
+    SPECRT_CHECK(inserted == 0 || op.kv == format::kNone || op.kv >= layers, "engine op ", i,
+                 ": kv layer ", op.kv, " does not lie behind the ", layers, " before the streams");
   }
-  const int32_t wanted = header.streams > 0 ? 1 : 0;
   SPECRT_CHECK(planned == wanted && inserted == wanted, "an engine with ", header.streams,
                " streams plans them ", planned, " times and inserts them ", inserted, " times");
 }

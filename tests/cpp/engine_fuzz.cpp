@@ -193,10 +193,45 @@ std::unique_ptr<Drafter> drafter_of(Lane& draft, const Lane& target) {
   return std::make_unique<ModelDrafter>(draft);
 }
 
-// Rows of a prompt, in chunks, and a few rounds. An engine is its own drafter, unless it keeps
-// features or reads them: then an undamaged one is its partner.
+// Rows of a prompt, in chunks, and a few rounds.
+void generate(Random& random, Generator& generator, int32_t context, int32_t vocab) {
+  std::vector<int32_t> prompt(1 + below(random, static_cast<size_t>(std::min(context - 1, 80))));
+  for (int32_t& token : prompt)
+    token = static_cast<int32_t>(below(random, static_cast<size_t>(vocab)));
+  const Completion completion = generator.generate(prompt, random_params(random), {});
+  for (const int32_t token : completion.token_ids) {
+    if (token < 0 || token >= vocab) {
+      std::fprintf(stderr, "token %d of a vocabulary of %d\n", token, vocab);
+      std::abort();
+    }
+  }
+}
+
+// An engine with streams drafts with them: chains or trees, pruned or not.
+void run_streaming(Random& random, const std::shared_ptr<const Engine>& engine, Backend& backend,
+                   Stream& stream) {
+  const format::FileHeader& header = engine->plan().header;
+  Sequence sequence(backend, header.context, kMaxRunAhead + 2);
+  Model target(engine, backend);
+  Lane lane(target, stream, {&sequence}, {.streaming = Streaming::on});
+  const auto draw = [&](size_t count) { return static_cast<int32_t>(below(random, count)); };
+  const int32_t kept = draw(8);
+  Generator generator(lane, nullptr,
+                      {.draft_tokens = draw(static_cast<size_t>(header.streams) + 1),
+                       .tree_nodes = draw(2) * draw(kMaxStepRows),
+                       .kept_nodes = kept == 1 ? 0 : kept,
+                       .run_ahead = 1});
+  generate(random, generator, header.context, header.vocab);
+}
+
+// An engine is its own drafter, unless it keeps features or reads them: then an undamaged one is
+// its partner.
 void run_engine(Random& random, std::shared_ptr<const Engine> engine, const Partners& partners,
                 Backend& backend, Stream& stream) {
+  if (engine->plan().header.streams > 0 && below(random, 4) > 0) {
+    run_streaming(random, engine, backend, stream);
+    return;
+  }
   const std::shared_ptr<const Engine> large =
       reads_features(engine->plan()) ? partners.target : engine;
   const std::shared_ptr<const Engine> small =
@@ -211,16 +246,7 @@ void run_engine(Random& random, std::shared_ptr<const Engine> engine, const Part
   Generator generator(
       target_lane, drafter.get(),
       {.draft_tokens = static_cast<int32_t>(below(random, lengths)), .run_ahead = 1});
-  std::vector<int32_t> prompt(1 + below(random, static_cast<size_t>(std::min(context - 1, 80))));
-  for (int32_t& token : prompt)
-    token = static_cast<int32_t>(below(random, static_cast<size_t>(vocab)));
-  const Completion completion = generator.generate(prompt, random_params(random), {});
-  for (const int32_t token : completion.token_ids) {
-    if (token < 0 || token >= vocab) {
-      std::fprintf(stderr, "token %d of a vocabulary of %d\n", token, vocab);
-      std::abort();
-    }
-  }
+  generate(random, generator, context, vocab);
 }
 
 void try_file(Random& random, const File& file, const Partners& partners, Backend& backend,
@@ -253,7 +279,8 @@ void try_file(Random& random, const File& file, const Partners& partners, Backen
 
 int fuzz(size_t iterations, uint64_t seed) {
   const File good[] = {tiny_engine(DType::bf16, 1).bytes(), tiny_engine(DType::f32, 1).bytes(),
-                       tiny_target(DType::f32, 1).bytes(), tiny_eagle(DType::f32, 1).bytes()};
+                       tiny_target(DType::f32, 1).bytes(), tiny_eagle(DType::f32, 1).bytes(),
+                       tiny_streaming(DType::bf16, 1).bytes()};
   const Partners partners{open_engine(good[2]), open_engine(good[3])};
   const auto backend = make_cpu_backend({.threads = 1});
   const auto stream = backend->make_stream({});

@@ -225,8 +225,8 @@ TEST_CASE("ops that name what does not exist are refused") {
 TEST_CASE("ops whose shapes do not fit together are refused") {
   CHECK_SAYS(op_refusal(0, [](auto& op) { op.out = 3; }), "embed: out must have 24 columns");
   CHECK_SAYS(op_refusal(0, [](auto& op) { op.tensor = 1; }), "the embedding has 1 rows");
-  CHECK_SAYS(op_refusal(1, [](auto& op) { op.tensor = 2; }), "must be one f32 row of 4");
-  CHECK_SAYS(op_refusal(2, [](auto& op) { op.tensor = 1; }), "must be one f32 row of 24");
+  CHECK_SAYS(op_refusal(1, [](auto& op) { op.tensor = 2; }), "must be 1 f32 rows of 4");
+  CHECK_SAYS(op_refusal(2, [](auto& op) { op.tensor = 1; }), "must be 1 f32 rows of 24");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.in[0] = 1; }), "rms_norm: x must be f32, not bf16");
   CHECK_SAYS(op_refusal(3, [](auto& op) { op.out = 0; }), "linear: out must have 64 columns");
   CHECK_SAYS(op_refusal(3, [](auto& op) { op.integer[0] = 3; }), "linear: unknown epilogue 3");
@@ -257,8 +257,8 @@ TEST_CASE("biases and gains that do not exist or do not fit are refused") {
       CHECK_SAYS(says(-1), "bias or gain -1 of");
       CHECK_SAYS(says(std::numeric_limits<int32_t>::min()), "bias or gain -2147483648 of");
       CHECK_SAYS(says(99), "bias or gain 99 of");
-      CHECK_SAYS(says(1), "tensor 0 must be one f32 row of " + cols);  // the embedding
-      CHECK_SAYS(says(2), "tensor 1 must be one f32 row of " + cols);  // four frequencies
+      CHECK_SAYS(says(1), "tensor 0 must be 1 f32 rows of " + cols);  // the embedding
+      CHECK_SAYS(says(2), "tensor 1 must be 1 f32 rows of " + cols);  // four frequencies
     }
   }
 }
@@ -298,7 +298,7 @@ TEST_CASE("a drafter whose features do not fit is refused") {
   CHECK_SAYS(drafter([](auto& e) { e.header.feature_dtype = 0; }),
              "load_features: out must be f32, not bf16");
   CHECK_SAYS(drafter([](auto& e) { e.header.mask_token = 0; }), "read without a mask token");
-  CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = 1; }), "must be one f32 row of 48");
+  CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = 1; }), "must be 1 f32 rows of 48");
   CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = -1; }), "op 2: tensor -1 of");
   CHECK_SAYS(
       drafter([](auto& e) { e.add_op(format::OpKind::keep_features, format::kNone).in[0] = 0; }),
@@ -306,6 +306,60 @@ TEST_CASE("a drafter whose features do not fit is refused") {
   CHECK_SAYS(
       feature_refusal(tiny_engine(DType::bf16, 1), [](auto& e) { e.header.feature_cols = 24; }),
       "features of 24 columns in an engine that does not use them");
+}
+
+// Ops of the engine with streams: 10 to 13 score, 14 plans, 15 inserts, 16 rope_angles, 19 the
+// first of the streams alone, 31 norm and 32 product of the head.
+TEST_CASE("streams that do not fit are refused") {
+  const auto streaming = [](const std::function<void(EngineImage&)>& change) {
+    return feature_refusal(tiny_streaming(DType::bf16, 1), change);
+  };
+  CHECK_EQ(streaming([](auto&) {}), "(accepted)");
+  CHECK_SAYS(streaming([](auto& e) { e.header.streams = 17; }), "17 streams of at most 16");
+  CHECK_SAYS(streaming([](auto& e) { e.header.streams = -1; }), "-1 streams of at most 16");
+  CHECK_SAYS(streaming([](auto& e) { e.header.streams = 3; }), "op 15: tensor");
+  CHECK_SAYS(streaming([](auto& e) { e.header.streams = 3; }), "must be 3 f32 rows of 24");
+  CHECK_SAYS(streaming([](auto& e) { e.header.stream_positions = 2; }),
+             "stream positions 2 of 4 streams");
+  CHECK_SAYS(streaming([](auto& e) { e.header.streams = 0; }), "stream positions 1 of 0 streams");
+  CHECK_SAYS(streaming([](auto& e) { e.header.streams = e.header.stream_positions = 0; }),
+             "an engine with 0 streams plans them 1 times and inserts them 1 times");
+  CHECK_SAYS(feature_refusal(tiny_engine(DType::bf16, 1), [](auto& e) { e.header.streams = 4; }),
+             "engine op 18: the head begins before streams are inserted");
+  CHECK_SAYS(streaming([](auto& e) { e.ops[14].in[0] = 1; }),
+             "op 14: plan_streams: exit must be f32, not bf16");
+  CHECK_SAYS(streaming([](auto& e) { e.ops[14].out = 0; }), "op 14: unused output is 0");
+  CHECK_SAYS(streaming([](auto& e) { e.ops[14].tensor = 1; }), "the embedding has 1 rows");
+  CHECK_SAYS(streaming([](auto& e) { e.ops[15].tensor = 0; }), "must be 4 f32 rows of 24");
+  CHECK_SAYS(streaming([](auto& e) { e.ops[15].in[0] = 2; }),
+             "op 15: insert_streams: out must have 8 columns, not 24");
+  CHECK_SAYS(streaming([](auto& e) { e.ops[15].out = 2; }), "must be 4 f32 rows of 8");
+}
+
+TEST_CASE("ops out of their place beside the streams are refused") {
+  using format::OpRows;
+  const auto streaming = [](const std::function<void(EngineImage&)>& change) {
+    return feature_refusal(tiny_streaming(DType::bf16, 1), change);
+  };
+  const auto misplaced = [](size_t op) {
+    return concat("engine op ", op, ": out of its place beside the streams");
+  };
+  CHECK_EQ(streaming([](auto& e) { std::swap(e.ops[14], e.ops[15]); }), misplaced(14));
+  CHECK_EQ(streaming([](auto& e) { e.ops[16] = e.ops[14]; }), misplaced(16));
+  CHECK_EQ(streaming([](auto& e) { e.ops[16] = e.ops[15]; }), misplaced(16));
+  CHECK_EQ(streaming([](auto& e) { e.ops[16] = e.ops[0]; }), misplaced(16));  // embeds a stream
+  CHECK_EQ(streaming([](auto& e) { e.ops[9].rows = OpRows::streams; }), misplaced(9));
+  CHECK_EQ(streaming([](auto& e) { e.ops[15].rows = OpRows::streams; }), misplaced(15));
+  CHECK_EQ(streaming([](auto& e) { e.ops[16].rows = OpRows::scored; }), misplaced(16));
+  CHECK_EQ(streaming([](auto& e) { e.ops[14].rows = OpRows::scored; }), misplaced(14));
+  CHECK_EQ(streaming([](auto& e) { e.ops[3].rows = static_cast<OpRows>(3); }), misplaced(3));
+  CHECK_EQ(op_refusal(3, [](auto& op) { op.rows = OpRows::streams; }), misplaced(3));
+  CHECK_EQ(streaming([](auto& e) { e.ops[22].kv = 0; }),
+           "engine op 22: kv layer 0 does not lie behind the 1 before the streams");
+  CHECK_EQ(streaming([](auto& e) { e.ops[4].kv = 1; }),
+           "engine op 21: kv layer 1 does not lie behind the 2 before the streams");
+  CHECK_EQ(streaming([](auto& e) { e.header.head_begin = 15; }),
+           "engine op 15: the head begins before streams are inserted");
 }
 
 TEST_CASE("a file that cannot be opened is named") {

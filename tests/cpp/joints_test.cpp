@@ -135,5 +135,29 @@ TEST_CASE("a norm stays an op where its neighbours cannot take it") {
   CHECK(joints.of(kOut).gain_of == kNone);
 }
 
+TEST_CASE("from the first op of streams on nothing is joined") {
+  for (const size_t first : {size_t{kNorm}, size_t{kOut}, size_t{kNorm2}}) {
+    LayerPlan scored, planned;
+    OpRecord score = LayerPlan().op(kOut);
+    score.rows = format::OpRows::scored;
+    OpRecord plan = score;
+    plan.kind = OpKind::plan_streams;
+    plan.rows = format::OpRows::all;
+    for (LayerPlan* layer : {&scored, &planned}) {
+      std::vector<OpRecord>& ops = layer->plan.ops;
+      ops.insert(ops.begin() + static_cast<std::ptrdiff_t>(first), layer == &scored ? score : plan);
+      const Joints joints(layer->plan);
+      for (size_t i = first; i < ops.size(); ++i) {
+        CHECK_FALSE(joints.of(i).left_out);
+        CHECK(joints.of(i).gain_of == kNone);
+        CHECK(joints.of(i).factor_of == kNone);
+        CHECK(joints.of(i).rope == kNone);
+      }
+      CHECK(joints.of(kNorm).left_out == (first > kNorm));
+      CHECK(joints.of(kRope).left_out == (first > kRope));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace specrt

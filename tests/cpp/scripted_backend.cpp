@@ -4,8 +4,6 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "scripted_rows.h"
-#include "table_model.h"
 
 namespace specrt {
 namespace {
@@ -117,7 +115,9 @@ void ScriptedBackend::insert_streams(Stream& stream, const InsertStreamsArgs& ar
 
 void ScriptedBackend::move_kv(Stream& stream, const MoveKvArgs& args) {
   check(args);
-  push(stream, [this, args, layer = args.layers[0]] { run(args, layer); });
+  push(stream, [this, args, layers = std::vector(args.layers, args.layers + args.layer_count)] {
+    run(args, layers);
+  });
 }
 
 void ScriptedBackend::copy_to_device(Stream& stream, const CopyToDeviceArgs& args) {
@@ -246,17 +246,18 @@ void ScriptedBackend::run(const PickDraftArgs& args) {
 
 void ScriptedBackend::run(const PickCandidatesArgs& args) {
   Cells& s = *args.sequence.cells;
+  if (args.streams != nullptr) {
+    pick_streamed(args);
+    return;
+  }
   for (int32_t depth = 0; depth < args.depths && drafts(s, depth); ++depth) {
     const int32_t own = draft_row(s, *args.span, depth, Drafting::at_once);
     const int32_t position = draft_position(s, depth);
     require(own >= 0 && peek(args.span->base) + own + 1 == position, "the candidates of position ",
             position, " come from the row at ", peek(args.span->base) + own);
     const std::vector<int32_t> order = in_order(s, args.logits, args.first_row + own, position);
-    int32_t best[kTreeWidth];
-    for (size_t rank = 0; rank < kTreeWidth; ++rank)
-      best[rank] = order[std::min(rank, order.size() - 1)];
-    keep_candidates(*args.sequence.tree, depth, best);
-    args.sequence.tok[position] = best[0];
+    keep_best(args, depth, order);
+    args.sequence.tok[position] = order[0];
   }
 }
 
@@ -269,6 +270,11 @@ void ScriptedBackend::run(const GrowTreeArgs& args) {
   if (rows == 0) return;
   require(peek(s.committed) + args.shape->depth[rows - 1] < peek(s.limit),
           "a tree reaches the limit ", peek(s.limit));
+  if (args.candidates == Candidates::streamed) {
+    check_candidates(args.sequence);
+    check_cache("target before a tree", args.span, args.sequence.tok, peek(s.committed) - 1);
+    return;
+  }
   for (int32_t depth = 0; depth < args.shape->depth[rows - 1]; ++depth) {
     const int32_t position = peek(s.committed) + depth;
     require(peek(args.sequence.tok[position]) == peek(args.sequence.tree->candidate[depth][0]),
@@ -276,15 +282,27 @@ void ScriptedBackend::run(const GrowTreeArgs& args) {
   }
 }
 
-void ScriptedBackend::run(const MoveKvArgs& args, const KvLayer& layer) {
+void ScriptedBackend::run(const MoveKvArgs& args, const std::vector<KvLayer>& layers) {
   if (fault_ == Fault::tree_not_moved) return;
-  const int32_t base = args.span->base;
-  for (int32_t d = 0; d < *args.count; ++d) {
-    const std::byte* from = slot_of(args.kv, layer, base + args.path[d]);
-    std::byte* to = slot_of(args.kv, layer, base + d);
-    races_.access(from, CellAccess::read);
-    races_.access(to, CellAccess::write);
-    std::memcpy(to, from, sizeof(FedToken));
+  const int32_t base = args.span->base, count = *args.count;
+  const bool maps = args.from != nullptr && fault_ != Fault::levels_moved_alike;
+  for (const KvLayer& layer : layers) {
+    const auto move = [&](int32_t row, int32_t depth) {
+      require(row >= depth, "row ", row, " moves to depth ", depth);
+      const std::byte* from = slot_of(args.kv, layer, base + row);
+      std::byte* to = slot_of(args.kv, layer, base + depth);
+      races_.access(from, CellAccess::read);
+      races_.access(to, CellAccess::write);
+      std::memcpy(to, from, sizeof(FedToken));
+    };
+    for (int32_t d = 0; d < count; ++d) {
+      const int32_t row = args.path[d];
+      move(maps ? static_cast<int32_t>(args.from[row]) : row, d);
+    }
+    const bool keeps = fault_ == Fault::stream_kept && args.from == nullptr && count > 0;
+    if (keeps && streaming_.at(args.span)->streams > 0) {
+      move(streaming_.at(args.span)->kept, count - 1);
+    }
   }
 }
 
@@ -331,12 +349,12 @@ void ScriptedBackend::run(const JudgeArgs& args) {
 
 void ScriptedBackend::judge_tree(const JudgeArgs& args) {
   Cells& s = *args.sequence.cells;
-  const Verdict verdict =
-      walk_tree(s, args.sequence.tok, *args.sequence.tree, *args.tree, args.span->rows,
-                [&](int32_t row, int32_t position) {
-                  const int32_t off = fault_ == Fault::tree_judged_by_row ? row : 0;
-                  return pick(s, args.logits, args.first_row + row, position + off);
-                });
+  const Verdict verdict = walk_tree(
+      s, args.sequence.tok, *args.sequence.tree, *args.tree,
+      std::min<int32_t>(args.span->rows, args.tree->rows), [&](int32_t row, int32_t position) {
+        const int32_t off = fault_ == Fault::tree_judged_by_row ? row : 0;
+        return pick(s, args.logits, args.first_row + row, position + off);
+      });
   commit_checked(args, verdict);
 }
 
@@ -383,6 +401,7 @@ void ScriptedBackend::commit_checked(const JudgeArgs& args, const Verdict& verdi
   check_cache("target after a commit", args.span, sequence.tok, peek(s.committed) - 1);
 }
 
+// In every layer of the cache.
 void ScriptedBackend::check_cache(const char* what, const StepSpan* span, const Cell<int32_t>* tok,
                                   int32_t length) {
   const auto found = caches_.find(span);
@@ -391,11 +410,13 @@ void ScriptedBackend::check_cache(const char* what, const StepSpan* span, const 
     return;
   }
   if (pair_spans_.contains(span)) ++tok;
-  for (int32_t slot = 0; slot < length; ++slot) {
-    const auto fed = load<FedToken>(slot_of(found->second.kv, found->second.layer, slot));
-    require(fed.token == peek(tok[slot]) && fed.position == slot, "KV of the ", what, ": slot ",
-            slot, " holds token ", fed.token, " of position ", fed.position, " instead of ",
-            peek(tok[slot]));
+  for (const auto& [offset, layer] : layers_[found->second]) {
+    for (int32_t slot = 0; slot < length; ++slot) {
+      const auto fed = load<FedToken>(slot_of(found->second, layer, slot));
+      require(fed.token == peek(tok[slot]) && fed.position == slot, "KV of the ", what, " at byte ",
+              offset, ": slot ", slot, " holds token ", fed.token, " of position ", fed.position,
+              " instead of ", peek(tok[slot]));
+    }
   }
 }
 

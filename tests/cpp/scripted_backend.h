@@ -12,7 +12,9 @@
 #include "device/backend.h"
 #include "device/rejection.h"
 #include "race_detector.h"
+#include "scripted_rows.h"
 #include "scripted_stream.h"
+#include "table_model.h"
 
 namespace specrt::testing {
 
@@ -29,6 +31,9 @@ enum class Fault {
   judged_after_stop,
   tree_not_moved,      // the accepted path stays where the tree had it
   tree_judged_by_row,  // the verdict uses the noise of the row instead of the depth
+  levels_moved_alike,  // the layers below the streams move the rows that those with streams have
+  stream_kept,         // a stream stays in the KV in place of the last committed row
+  stale_candidates,    // the streams of a round propose nothing to the next one
 };
 
 // Where the random numbers of the rejection rules come from.
@@ -49,6 +54,7 @@ class ScriptedBackend final : public Backend {
   std::string name() const override { return "scripted"; }
   int cores() const override { return 0; }
   Layout weight_layout() const override { return Layout::panels16; }
+  int32_t prompt_rows() const override { return prompt_rows_; }
   Buffer alloc(size_t bytes) override;
   Buffer alloc_shared(size_t bytes) override { return alloc(bytes); }
   Buffer place_weights(const std::byte* host, size_t bytes) override;
@@ -93,6 +99,9 @@ class ScriptedBackend final : public Backend {
   // Asked instead of the keyed numbers of the seed.
   void draw_from(Draws& draws) { draws_ = &draws; }
 
+  // From the next model on, steps feed so many rows of a prompt.
+  void feed_prompts_by(int32_t rows) { prompt_rows_ = rows; }
+
   // The op that runs as number `count` from now, counted from 1, throws.
   void fail_op(uint64_t count) { fail_at_ = ops_run_ + count; }
 
@@ -105,12 +114,6 @@ class ScriptedBackend final : public Backend {
 
  private:
   struct Recorded;
-
-  // Where the KV cache of a span's lane lies.
-  struct Cache {
-    std::byte* kv = nullptr;
-    KvLayer layer;
-  };
 
   void push(Stream& stream, Op op);
   void violate(const std::string& what);
@@ -133,7 +136,7 @@ class ScriptedBackend final : public Backend {
   void run(const GrowTreeArgs& args);
   void run(const PlanStreamsArgs& args);
   void run(const InsertStreamsArgs& args);
-  void run(const MoveKvArgs& args, const KvLayer& layer);
+  void run(const MoveKvArgs& args, const std::vector<KvLayer>& layers);
   void run(const JudgeArgs& args);
   void run(const ClockStepArgs& args);
   void run(const ProposeNgramArgs& args);
@@ -143,6 +146,17 @@ class ScriptedBackend final : public Backend {
   int32_t pick(const Cells& s, const RowsView& logits, int32_t row, int32_t position);
   std::vector<int32_t> in_order(const Cells& s, const RowsView& logits, int32_t row,
                                 int32_t position);
+  std::vector<int32_t> in_order(const Cells& s, const float* values, int32_t vocab,
+                                int32_t position);
+  void pick_streamed(const PickCandidatesArgs& args);
+  void keep_best(const PickCandidatesArgs& args, int32_t depth, const std::vector<int32_t>& order);
+  void check_candidates(const SequenceCells& sequence);
+  std::vector<float> stream_logits(const TableParams& params, const Cells& s, uint64_t hash,
+                                   int32_t position, int32_t stream);
+  void run_stream_head(const LinearArgs& args, const Segment& segment, int32_t i, int32_t row);
+  void check_kept(const PlanStreamsArgs& args, const Segment& segment);
+  std::vector<float> scores_of(const PlanStreamsArgs& args, int32_t segment);
+  void check_stream(const FedToken& fed, int32_t position, int32_t streams);
   void judge_tree(const JudgeArgs& args);
   void commit_checked(const JudgeArgs& args, const struct Verdict& verdict);
   void check_cache(const char* what, const StepSpan* span, const Cell<int32_t>* tok,
@@ -150,11 +164,16 @@ class ScriptedBackend final : public Backend {
   uint64_t context_of(const AttentionArgs& args, const Segment& segment, int32_t row);
 
   Fault fault_;
+  int32_t prompt_rows_ = kMaxStepRows;
   std::vector<std::string> violations_;
   RaceDetector races_;
   Scheduler scheduler_;
   std::vector<std::unique_ptr<std::byte[]>> memory_;
-  std::map<const StepSpan*, Cache> caches_;
+  std::map<const StepSpan*, const std::byte*> caches_;             // of a span's lane
+  std::map<const std::byte*, std::map<int64_t, KvLayer>> layers_;  // of a cache, by offset
+  std::map<const Cells*, TableParams> heads_;                      // of targets with streams
+  std::map<const StepSpan*, const StreamingCells*> streaming_;
+  StreamPositions stream_positions_ = StreamPositions::shifted;
   std::map<const Cells*, const StepSpan*> target_spans_;
   std::map<const Cells*, const StepSpan*> draft_spans_;
   std::set<const StepSpan*> pair_spans_;  // of lanes whose rows are pairs

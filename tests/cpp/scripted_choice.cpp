@@ -89,10 +89,14 @@ Verdict ScriptedBackend::judge_by_probabilities(const JudgeArgs& args, int32_t f
 std::vector<int32_t> ScriptedBackend::in_order(const Cells& s, const RowsView& logits, int32_t row,
                                                int32_t position) {
   races_.access(logits.row<std::byte>(row), CellAccess::read);
-  const float* values = logits.row<float>(row);
+  return in_order(s, logits.row<float>(row), logits.cols, position);
+}
+
+std::vector<int32_t> ScriptedBackend::in_order(const Cells& s, const float* values, int32_t vocab,
+                                               int32_t position) {
   const float temperature = s.sampling.temperature;
   std::vector<std::pair<float, int32_t>> scores;
-  for (int32_t v = 0; v < logits.cols; ++v) {
+  for (int32_t v = 0; v < vocab; ++v) {
     const float score =
         temperature > 0
             ? values[v] / temperature + token_gumbel(s.seed, static_cast<uint32_t>(position),

@@ -1,8 +1,8 @@
 // The model ops of the scripted backend: rows carry (token, position), then the hash of what they
 // see, then logits.
+#include <cstddef>
+
 #include "scripted_backend.h"
-#include "scripted_rows.h"
-#include "table_model.h"
 
 namespace specrt::testing {
 
@@ -10,8 +10,8 @@ void ScriptedBackend::run(const EmbedArgs& args) {
   each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
     const int32_t depth = segment.depth == nullptr ? i : segment.depth[i];
     const int32_t position = segment.span->base + depth;
-    const FedToken fed{
-        segment.row_tokens == nullptr ? segment.tok[position] : segment.row_tokens[i], position};
+    const TableRow fed{
+        segment.row_tokens == nullptr ? segment.tok[position] : segment.row_tokens[i], position, 0};
     require(peek(segment.span->rows) <= args.rows.capacity, "a step of ", peek(segment.span->rows),
             " rows with a capacity of ", args.rows.capacity);
     require(fed.position < args.rows.positions, "position ", fed.position, " in a step for ",
@@ -25,13 +25,16 @@ void ScriptedBackend::run(const EmbedArgs& args) {
 void ScriptedBackend::run(const RopeKvArgs& args) {
   each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
     const int32_t slot = segment.span->base + i;
-    caches_[segment.span] = {segment.kv, args.kv};
+    caches_[segment.span] = segment.kv;
+    layers_[segment.kv].emplace(args.kv.key_offset, args.kv);
     require(slot >= 0 && slot < args.kv.slots, "KV slot ", slot, " of ", args.kv.slots);
     races_.access(args.qkv.row<std::byte>(row), CellAccess::read);
-    const auto fed = load<FedToken>(args.qkv.row<std::byte>(row));
+    const auto fed = load<TableRow>(args.qkv.row<std::byte>(row));
+    races_.access(args.q.row<std::byte>(row), CellAccess::write);
+    std::memcpy(args.q.row<std::byte>(row), &fed.below, sizeof(fed.below));
     if (fault_ == Fault::kv_row_not_written && i > 0 && i + 1 == segment.span->rows) return;
     races_.access(slot_of(segment.kv, args.kv, slot), CellAccess::write);
-    std::memcpy(slot_of(segment.kv, args.kv, slot), &fed, sizeof(fed));
+    std::memcpy(slot_of(segment.kv, args.kv, slot), &fed, sizeof(FedToken));
   });
 }
 
@@ -66,53 +69,14 @@ void ScriptedBackend::run(const LoadFeaturesArgs& args) {
   });
 }
 
-// A row's score is a hash of the tokens on the way to it.
-void ScriptedBackend::run(const PlanStreamsArgs& args) {
-  for (int32_t s = 0; s < args.rows.segment_count; ++s) {
-    const Segment& segment = args.rows.segments[static_cast<size_t>(s)];
-    const SegmentStreams& streams = segment.streams;
-    if (streams.cells == nullptr) continue;
-    if (streams.shape == nullptr) {
-      plan_prompt_streams(*segment.span, *streams.tree, *streams.cells, args.streams,
-                          args.positions);
-      continue;
-    }
-    float scores[kMaxStepRows] = {};
-    for (int32_t row = 1; row < segment.span->rows; ++row) {
-      const int32_t token = streams.tree->token[row];
-      const uint64_t bits = mix(static_cast<uint64_t>(row * 64 + token));
-      scores[row] = static_cast<float>(bits >> 40) / 16777216.0f;
-    }
-    plan_tree_streams(*streams.shape, *segment.span, *streams.tree, *streams.cells, args.positions,
-                      args.rows.pruning == Pruning::scored ? scores : nullptr);
-  }
-}
-
-void ScriptedBackend::run(const InsertStreamsArgs& args) {
-  each_row(with_streams(args.rows), [&](const Segment& segment, int32_t i, int32_t row) {
-    const auto s = static_cast<int32_t>(row / with_streams(args.rows).capacity);
-    const StreamingCells* cells = segment.streams.cells;
-    const int32_t from = cells == nullptr ? i : cells->from[main_row(*cells, i)];
-    const std::byte* x = args.x.row<std::byte>(s * args.rows.capacity + from);
-    races_.access(x, CellAccess::read);
-    auto fed = load<FedToken>(x);
-    if (cells != nullptr && i >= cells->kept) {
-      const int32_t stream = stream_of(*cells, i);
-      require(stream < args.streams, "stream ", stream, " of ", args.streams);
-      fed = {-1 - stream, segment.span->base + segment.depth[i]};
-    }
-    races_.access(args.out.row<std::byte>(row), CellAccess::write);
-    std::memcpy(args.out.row<std::byte>(row), &fed, sizeof(fed));
-  });
-}
-
 // Hash of the tokens that a row sees: the sequence's own up to the step, and of a chain the step's
-// as well. Each stands at the position that it takes among them.
+// as well. Each stands at the position that it takes among them. A stream sees those of its row,
+// and streams behind them.
 uint64_t ScriptedBackend::context_of(const AttentionArgs& args, const Segment& segment,
                                      int32_t row) {
   const int32_t base = segment.span->base;
   uint64_t hash = kEmptyContext;
-  int32_t position = 0;
+  int32_t position = 0, streams = 0;
   // The first token of all is in no pair but in what the target computed of it.
   if (pair_spans_.contains(segment.span)) hash = extend_context(hash, peek(segment.tok[-1]));
   for (int32_t slot = 0; slot <= base + row; ++slot) {
@@ -121,28 +85,55 @@ uint64_t ScriptedBackend::context_of(const AttentionArgs& args, const Segment& s
     const std::byte* at = slot_of(segment.kv, args.kv, slot);
     races_.access(at, CellAccess::read);
     const auto fed = load<FedToken>(at);
+    if (i >= 0 && is_stream(segment, i)) {
+      check_stream(fed, position, streams++);
+      continue;
+    }
     const int32_t token = i < 0 || segment.sees == nullptr ? peek(segment.tok[slot]) : fed.token;
-    require(fed.token == token && fed.position == position++, "slot ", slot, " holds token ",
-            fed.token, " of position ", fed.position, ", the sequence has ", token);
+    require(fed.token == token && fed.token >= 0 && fed.position == position++, "slot ", slot,
+            " holds token ", fed.token, " of position ", fed.position, ", the sequence has ",
+            token);
     hash = extend_context(hash, fed.token);
   }
+  const int32_t own = is_stream(segment, row) ? 1 + stream_of(*segment.streams.cells, row) : 0;
+  require(streams == own, "row ", row, " sees ", streams, " streams instead of ", own);
   return hash;
 }
 
 void ScriptedBackend::run(const AttentionArgs& args) {
   each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
-    const uint64_t hash = context_of(args, segment, i);
+    uint64_t hash = context_of(args, segment, i);
+    races_.access(args.q.row<std::byte>(row), CellAccess::read);
+    const auto below = load<uint64_t>(args.q.row<std::byte>(row));
+    if (below != 0 && below != hash) {
+      violate("the layers with streams see other tokens than those below");
+      hash = mix(hash ^ below);
+    }
     races_.access(args.out.row<std::byte>(row), CellAccess::write);
     std::memcpy(args.out.row<std::byte>(row), &hash, sizeof(hash));
   });
 }
 
+// The head gives logits. Other products hand hashes on: to what a row carries, or, marked, to the
+// head of a stream.
 void ScriptedBackend::run(const LinearArgs& args) {
   const auto params = load<TableParams>(args.w.data);
-  each_row(args.rows, [&](const Segment&, int32_t, int32_t row) {
+  each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
     races_.access(args.x.row<std::byte>(row), CellAccess::read);
     races_.access(args.out.row<std::byte>(row), CellAccess::write);
-    table_logits(params, load<uint64_t>(args.x.row<std::byte>(row)), args.out.row<float>(row));
+    auto hash = load<uint64_t>(args.x.row<std::byte>(row));
+    std::byte* out = args.out.row<std::byte>(row);
+    if (params.vocab > 0 && is_stream(segment, i)) {
+      run_stream_head(args, segment, i, row);
+    } else if (params.vocab > 0) {
+      table_logits(params, hash, args.out.row<float>(row));
+    } else if (args.out.cols == args.x.cols) {
+      require(is_stream(segment, i), "row ", i, " is taken for a stream");
+      hash ^= kStreamMark;
+      std::memcpy(out, &hash, sizeof(hash));
+    } else {
+      std::memcpy(out + offsetof(TableRow, below), &hash, sizeof(hash));
+    }
   });
 }
 

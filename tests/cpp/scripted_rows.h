@@ -20,8 +20,17 @@ struct FedToken {
   int32_t position;
 };
 
-inline std::byte* slot_of(std::byte* kv, const KvLayer& layer, int32_t slot) {
+template <typename Byte>
+Byte* slot_of(Byte* kv, const KvLayer& layer, int32_t slot) {
   return kv + layer.value_offset + static_cast<int64_t>(slot) * 8;
+}
+
+// Whether the rows of a segment are those of the layers with streams, and row i one of these.
+inline bool has_streams(const Segment& segment) {
+  return segment.streams.cells != nullptr && segment.span == &segment.streams.cells->span;
+}
+inline bool is_stream(const Segment& segment, int32_t i) {
+  return has_streams(segment) && i >= peek(segment.streams.cells->kept);
 }
 
 template <typename T>

@@ -42,44 +42,103 @@ void add_features(EngineImage& image, TableFeatures use, int32_t row, int32_t co
   image.add_op(OpKind::load_features, image.add_buffer(DType::f32, cols)).tensor = mask;
 }
 
+constexpr int32_t kHeadDim = 2;  // two 4-byte words: token and position, or a 64-bit hash
+constexpr int32_t kRowCols = 3 * kHeadDim;  // a TableRow and room
+
+// Adds the ops of a table model to an image.
+struct TableWriter {
+  TableWriter(const TableParams& params, int32_t context) {
+    image.header.vocab = vocab = params.vocab + params.mask_tokens;
+    image.header.mask_token = params.mask_tokens > 0 ? params.vocab + 1 : 0;
+    image.header.context = context;
+  }
+
+  void embed() {
+    table = image.add_tensor(DType::f32, Layout::row_major, vocab, kRowCols, {});
+    image.add_op(OpKind::embed, x).tensor = table;
+  }
+
+  void attend(int32_t rows) {
+    const int32_t kv = image.add_kv(DType::f32, 1, kHeadDim, 0);
+    format::OpRecord& rope = image.add_op(OpKind::rope_kv, q);
+    rope.in[0] = rows;
+    rope.in[1] = angles;
+    rope.kv = kv;
+    rope.integer[0] = 1;
+    format::OpRecord& attention = image.add_op(OpKind::attention, hash);
+    attention.in[0] = q;
+    attention.kv = kv;
+    attention.integer[0] = 1;
+    attention.real[0] = 1.0f;
+  }
+
+  // A product of the hashes, with the weight of `words`.
+  format::OpRecord& product(int32_t out, int32_t cols, std::vector<std::byte> words) {
+    const int32_t weight =
+        image.add_tensor(DType::f32, Layout::panels16, cols, kHeadDim, std::move(words));
+    format::OpRecord& linear = image.add_op(OpKind::linear, out);
+    linear.in[0] = hash;
+    linear.tensor = weight;
+    return linear;
+  }
+
+  void head(const TableParams& params) {
+    std::vector<std::byte> words(sizeof(TableParams));
+    std::memcpy(words.data(), &params, sizeof(params));
+    image.header.head_begin = static_cast<int32_t>(image.ops.size());
+    image.header.logits_buffer = logits;
+    product(logits, vocab, std::move(words));
+  }
+
+  EngineImage image;
+  int32_t vocab = 0;
+  int32_t x = image.add_buffer(DType::f32, kRowCols);
+  int32_t angles = image.add_buffer(DType::f32, kHeadDim);
+  int32_t q = image.add_buffer(DType::f32, kHeadDim);
+  int32_t hash = image.add_buffer(DType::f32, kHeadDim);
+  int32_t logits = 0, table = 0;
+};
+
 }  // namespace
 
 EngineImage table_engine(const TableParams& params, int32_t context, TableFeatures features) {
-  constexpr int32_t kHeadDim = 2;  // two 4-byte words: token and position, or a 64-bit hash
-  EngineImage image;
-  const int32_t vocab = params.vocab + params.mask_tokens;
-  image.header.vocab = vocab;
-  image.header.mask_token = params.mask_tokens > 0 ? params.vocab + 1 : 0;
-  image.header.context = context;
-  const int32_t qkv = image.add_buffer(DType::f32, 3 * kHeadDim);
-  const int32_t angles = image.add_buffer(DType::f32, kHeadDim);
-  const int32_t q = image.add_buffer(DType::f32, kHeadDim);
-  const int32_t hash = image.add_buffer(DType::f32, kHeadDim);
-  const int32_t logits = image.add_buffer(DType::f32, vocab);
-  const int32_t kv = image.add_kv(DType::f32, 1, kHeadDim, 0);
-  std::vector<std::byte> words(sizeof(TableParams));
-  std::memcpy(words.data(), &params, sizeof(params));
-  const int32_t table = image.add_tensor(DType::f32, Layout::row_major, vocab, 3 * kHeadDim, {});
-  const int32_t head =
-      image.add_tensor(DType::f32, Layout::panels16, vocab, kHeadDim, std::move(words));
-  image.add_op(OpKind::embed, qkv).tensor = table;
-  add_features(image, features, qkv, 3 * kHeadDim);
-  format::OpRecord& rope = image.add_op(OpKind::rope_kv, q);
-  rope.in[0] = qkv;
-  rope.in[1] = angles;
-  rope.kv = kv;
-  rope.integer[0] = 1;
-  format::OpRecord& attention = image.add_op(OpKind::attention, hash);
-  attention.in[0] = q;
-  attention.kv = kv;
-  attention.integer[0] = 1;
-  attention.real[0] = 1.0f;
-  image.header.head_begin = static_cast<int32_t>(image.ops.size());
-  image.header.logits_buffer = logits;
-  format::OpRecord& linear = image.add_op(OpKind::linear, logits);
-  linear.in[0] = hash;
-  linear.tensor = head;
-  return image;
+  TableWriter writer(params, context);
+  writer.logits = writer.image.add_buffer(DType::f32, writer.vocab);
+  writer.embed();
+  add_features(writer.image, features, writer.x, kRowCols);
+  writer.attend(writer.x);
+  writer.head(params);
+  return std::move(writer.image);
+}
+
+EngineImage streaming_table_engine(const TableParams& params, int32_t context,
+                                   const TableStreams& streams) {
+  TableWriter writer(params, context);
+  EngineImage& image = writer.image;
+  const int32_t exit = image.add_buffer(DType::f32, kRowCols);
+  const int32_t upper = image.add_buffer(DType::f32, kRowCols);
+  writer.logits = image.add_buffer(DType::f32, writer.vocab);
+  image.header.streams = streams.count;
+  image.header.stream_positions = static_cast<uint32_t>(streams.positions);
+  writer.embed();
+  writer.attend(writer.x);
+  writer.product(writer.x, kRowCols, {}).integer[0] = static_cast<int32_t>(Epilogue::add);
+  writer.product(exit, kRowCols, {}).rows = format::OpRows::scored;
+  format::OpRecord& plan = image.add_op(OpKind::plan_streams, format::kNone);
+  plan.in[0] = exit;
+  plan.tensor = writer.table;
+  const int32_t embeddings =
+      image.add_tensor(DType::f32, Layout::row_major, streams.count, kRowCols, {});
+  format::OpRecord& insert = image.add_op(OpKind::insert_streams, upper);
+  insert.in[0] = writer.x;
+  insert.tensor = embeddings;
+  writer.attend(upper);
+  format::OpRecord& mark = writer.product(writer.hash, kHeadDim, {});
+  mark.in[0] = writer.q;
+  mark.rows = format::OpRows::streams;
+  mark.integer[0] = static_cast<int32_t>(Epilogue::add);
+  writer.head(params);
+  return std::move(writer.image);
 }
 
 std::vector<int32_t> sample_directly(const TableParams& params, const DirectRequest& request) {

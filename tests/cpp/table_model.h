@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "device/streaming.h"
 #include "engine_image.h"
 
 namespace specrt::testing {
@@ -17,6 +18,7 @@ struct TableParams {
   double error = 0;    // 0: a perfect drafter of the model with the same `truth`; 1: a useless one
   int32_t vocab = 5;   // at most 16
   int32_t mask_tokens = 0;  // 1: the token behind the vocabulary is a mask
+  double stream_error = 0;  // share of contexts whose streams are wrong
 };
 
 uint64_t mix(uint64_t value);
@@ -34,6 +36,29 @@ enum class TableFeatures { none, kept, read };
 // them, attention gives the hash of what the row sees, the head its logits.
 EngineImage table_engine(const TableParams& params, int32_t context,
                          TableFeatures features = TableFeatures::none);
+
+// Streams of a table model: how many a row has and where they stand.
+struct TableStreams {
+  int32_t count = 4;
+  StreamPositions positions = StreamPositions::shifted;
+};
+
+// A layer without and a layer with streams, each with a KV cache. The upper one takes the hash of
+// the lower along and compares it with its own. A product of the streams alone marks their hashes;
+// one of scored steps alone makes the rows that scores come from. Streams choose what the model
+// would choose behind its own tokens, but for a share `error` of all contexts.
+EngineImage streaming_table_engine(const TableParams& params, int32_t context,
+                                   const TableStreams& streams);
+
+// What the row of a streaming table model carries between its ops; others leave `below` empty.
+struct TableRow {
+  int32_t token;  // of a stream: -1 - its number
+  int32_t position;
+  uint64_t below;  // hash that the layer below gave
+};
+
+// On the hash of a stream, once its product has run.
+inline constexpr uint64_t kStreamMark = 0xA5A5F00DC0FFEE11ull;
 
 // Direct autoregressive sampling, one token at a time: what every decoding method must give.
 struct DirectRequest {

@@ -24,9 +24,20 @@ LaneOptions clocked(double step_ms) {
   return {.clocking = step_ms > 0 ? StepClocking::on : StepClocking::off, .least_step_ms = step_ms};
 }
 
+EngineImage target_engine(const RigOptions& options, const TableParams& params) {
+  if (options.proposing.count == 0) {
+    const bool keeps = options.features == TableFeatures::read;
+    return table_engine(params, options.context, keeps ? TableFeatures::kept : TableFeatures::none);
+  }
+  TableParams streaming = params;
+  streaming.stream_error = options.error;
+  return streaming_table_engine(streaming, options.context, options.proposing);
+}
+
 }  // namespace
 
 Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_seed, chosen.fault) {
+  backend.feed_prompts_by(chosen.prompt_rows);
   target_stream = backend.make_stream({});
   if (chosen.streams == StreamUse::separate) draft_stream = backend.make_stream({});
   for (int32_t s = 0; s < chosen.sequences; ++s) {
@@ -35,13 +46,11 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
     backend.races().name_sequence(concat("sequence", s), sequences.back()->cells(), chosen.context);
   }
   const bool pairs = chosen.features == TableFeatures::read;
-  target_model = std::make_unique<Model>(
-      open_engine(
-          table_engine(params(), chosen.context, pairs ? TableFeatures::kept : TableFeatures::none)
-              .bytes()),
-      backend);
-  target = std::make_unique<Lane>(*target_model, *target_stream, sequence_pointers(),
-                                  clocked(chosen.target_ms));
+  target_model =
+      std::make_unique<Model>(open_engine(target_engine(chosen, params()).bytes()), backend);
+  LaneOptions of_target = clocked(chosen.target_ms);
+  of_target.streaming = chosen.proposing.count > 0 ? Streaming::on : Streaming::off;
+  target = std::make_unique<Lane>(*target_model, *target_stream, sequence_pointers(), of_target);
   if (chosen.window > 0) {
     TableParams of_drafter = params();
     of_drafter.own = mix(chosen.model_seed + 99);
@@ -142,6 +151,18 @@ Config draw_config(uint64_t index, int32_t sequences) {
   return config;
 }
 
+Config draw_streaming_config(uint64_t index, int32_t sequences) {
+  Config config = draw_config(index, sequences);
+  Dice dice(index + 1);
+  config.rig.window = 0;
+  config.rig.streams = StreamUse::shared;
+  config.rig.proposing = {
+      .count = dice.between(1, 6),
+      .positions = dice.one_of({StreamPositions::same, StreamPositions::shifted})};
+  config.tree_nodes = dice.between(1, 63 / sequences);
+  return config;
+}
+
 std::vector<int32_t> direct(const Rig& rig, const Ask& ask) {
   const auto length = static_cast<int32_t>(ask.prompt.size());
   return sample_directly(rig.params(),
@@ -175,6 +196,7 @@ Outcome run_generator(Rig& rig, const Config& config, const OnProgress& also) {
                       {.loop = config.loop,
                        .draft_tokens = config.draft_tokens,
                        .tree_nodes = config.tree_nodes,
+                       .kept_nodes = config.kept_nodes,
                        .run_ahead = config.depth,
                        .step_costs = config.costs,
                        .phases = config.phases});
@@ -304,6 +326,26 @@ TreeShape draw_tree(Dice& dice, int32_t nodes) {
   return shape;
 }
 
+// A round of a target with streams: any tree, as many of its rows and streams as a step can have,
+// pruned or not; sometimes none is good enough.
+struct StreamedRound {
+  StreamingShape shape;
+  Pruning pruning = Pruning::off;
+};
+StreamedRound draw_streamed_round(Dice& dice, const Config& config, int32_t most_rows) {
+  StreamedRound round;
+  StreamingShape& shape = round.shape;
+  shape.streams = dice.between(0, config.rig.proposing.count);
+  if (dice.between(0, 3) > 0) shape.tree = draw_tree(dice, config.tree_nodes);
+  const int32_t most = most_rows / (1 + shape.streams);
+  shape.kept = dice.between(1, most);
+  if (shape.tree.rows > shape.kept || dice.between(0, 1) == 0) {
+    round.pruning = Pruning::scored;
+    shape.least_score = dice.one_of({0.0f, 0.0f, 0.1f, 0.5f, 2.0f});
+  }
+  return round;
+}
+
 void begin_sequence(Rig& rig, Loop& loop, const Config& config, size_t s) {
   const Ask& ask = config.asks[s];
   const auto length = static_cast<int32_t>(ask.prompt.size());
@@ -348,6 +390,12 @@ Outcome run_loop(Rig& rig, const Config& config) {
       const int32_t k =
           config.draft_tokens == kRandomLength ? dice.between(0, 8) : config.draft_tokens;
       if (rig.drafter && dice.between(0, 2) == 0) loop->enqueue_catch_up(config.rig.context);
+      if (config.rig.proposing.count > 0) {
+        const auto [shape, pruning] = draw_streamed_round(dice, config, rig.target->most_rows());
+        rounds.push_back({loop->enqueue_streamed_round(shape, pruning, config.rig.context),
+                          {shape.tree.rows - 1, shape.tree.depth[shape.tree.rows - 1]}});
+        continue;
+      }
       if (config.tree_nodes > 0 && dice.between(0, 3) > 0) {
         const TreeShape shape = draw_tree(dice, config.tree_nodes);
         rounds.push_back({loop->enqueue_tree_round(shape, config.rig.context),

@@ -45,11 +45,13 @@ struct RigOptions {
   uint64_t schedule_seed = 1;
   StreamUse streams = StreamUse::separate;
   int32_t sequences = 1;
+  int32_t prompt_rows = kMaxStepRows;
   Fault fault = Fault::none;
   Drafting drafting = Drafting::one_by_one;
   TableFeatures features = TableFeatures::none;  // `read`: by a drafter that makes drafts at once
   Rule rule = Rule::exact;
-  double target_ms = 0;  // of a step on the scripted clock; 0: no clock
+  TableStreams proposing{.count = 0};  // streams of the target; there is no drafter beside them
+  double target_ms = 0;                // of a step on the scripted clock; 0: no clock
   double draft_ms = 0;
 };
 
@@ -92,7 +94,8 @@ struct Config {
   Phases phases = Phases::both;
   std::vector<Ask> asks;     // one for each sequence
   int32_t draft_tokens = 4;  // kRandomLength: another length in every round
-  int32_t tree_nodes = 0;    // of a parallel drafter's trees at most; a loop draws their shapes
+  int32_t tree_nodes = 0;    // of trees at most; a loop draws their shapes
+  int32_t kept_nodes = 0;    // of a tree that streams proposed, Generator only
   int32_t depth = 1;
   StepCosts costs{};  // Generator only; empty: every round drafts `draft_tokens`
 
@@ -106,6 +109,9 @@ LoopKind loop_of(uint64_t index, const Config& config);
 
 // Configuration number `index` of the random tests.
 Config draw_config(uint64_t index, int32_t sequences);
+
+// The same for a target with streams.
+Config draw_streaming_config(uint64_t index, int32_t sequences);
 
 // What direct sampling gives for a request.
 std::vector<int32_t> direct(const Rig& rig, const Ask& ask);

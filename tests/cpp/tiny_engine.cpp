@@ -12,6 +12,7 @@ using format::OpKind;
 constexpr int32_t kVocab = 40, kContext = 96, kWindow = 13;
 constexpr int32_t kDim = 24, kHeads = 4, kKvHeads = 2, kHeadDim = 8, kFfn = 32;
 constexpr int32_t kMaskToken = 1;
+constexpr int32_t kStreams = 4, kRank = 4;
 
 struct Writer {
   Writer(DType weights, uint64_t seed) : dtype(weights), random(seed) {}
@@ -60,6 +61,7 @@ struct Writer {
     const int32_t rows = (kHeads + 2 * kKvHeads) * kHeadDim;
     norm(x, xn);
     linear(xn, qkv, rows, kDim, Epilogue::store).integer[1] = vector(rows, 0.3f, -0.9f) + 1;
+    adapt(xn, qkv, rows, kDim);
     format::OpRecord& rope = op(OpKind::rope_kv, qkv, q, format::kNone);
     rope.in[1] = angles;
     rope.kv = kv;
@@ -72,9 +74,53 @@ struct Writer {
     attention.integer[0] = kHeads;
     attention.real[0] = 0.35355339f;
     linear(mixed, x, kDim, kHeads * kHeadDim, Epilogue::add);
+    adapt(mixed, x, kDim, kHeads * kHeadDim);
     norm(x, xn);
     linear(xn, ffn, 2 * kFfn, kDim, Epilogue::swiglu);
     linear(ffn, x, kDim, kFfn, Epilogue::add);
+    adapt(ffn, x, kDim, kFfn);
+  }
+
+  // out += B (A in).
+  void low_rank(int32_t in, int32_t out, int32_t rows, int32_t cols, format::OpRows run_for) {
+    linear(in, low, kRank, cols, Epilogue::store).rows = run_for;
+    linear(low, out, rows, kRank, Epilogue::add).rows = run_for;
+  }
+
+  // In a layer with streams, what they add to a product.
+  void adapt(int32_t in, int32_t out, int32_t rows, int32_t cols) {
+    if (image.header.streams > 0) low_rank(in, out, rows, cols, format::OpRows::streams);
+  }
+
+  int32_t head() {
+    if (head_weight == format::kNone) head_weight = matrix(Layout::panels16, kVocab, kDim);
+    return head_weight;
+  }
+
+  // Angles of all rows.
+  void rotate() {
+    op(OpKind::rope_angles, format::kNone, angles, vector(kHeadDim / 2, 1.0f, 0.1f)).real[0] = 1.0f;
+  }
+
+  // What stands between the layers without and those with streams.
+  void begin_streams() {
+    const int32_t exit = image.add_buffer(DType::f32, kDim);
+    low = image.add_buffer(dtype, kRank);
+    norm(x, exit);
+    image.ops.back().rows = format::OpRows::scored;
+    norm(x, xn);
+    image.ops.back().rows = format::OpRows::scored;
+    low_rank(xn, exit, kDim, kDim, format::OpRows::scored);
+    op(OpKind::plan_streams, exit, format::kNone, head());
+    image.header.streams = kStreams;
+    image.header.stream_positions = static_cast<uint32_t>(StreamPositions::shifted);
+    std::vector<std::byte> values;
+    for (int32_t i = 0; i < kStreams * kDim; ++i) store(values, spread(random), DType::f32);
+    const int32_t streamed = image.add_buffer(DType::f32, kDim);
+    op(OpKind::insert_streams, x, streamed,
+       image.add_tensor(DType::f32, Layout::row_major, kStreams, kDim, std::move(values)));
+    x = streamed;
+    rotate();
   }
 
   void keep(int32_t first) {
@@ -100,6 +146,8 @@ struct Writer {
   int32_t mixed = image.add_buffer(dtype, kHeads* kHeadDim);
   int32_t ffn = image.add_buffer(dtype, kFfn);
   int32_t logits = image.add_buffer(DType::f32, kVocab);
+  int32_t head_weight = format::kNone;
+  int32_t low = format::kNone;
 };
 
 // A token table in which every token is one letter.
@@ -115,8 +163,9 @@ std::vector<std::byte> letters(int32_t vocab) {
 }
 
 enum class Features { none, keep, load };
+enum class Layers { plain, streamed };  // of the second one
 
-EngineImage decoder(DType dtype, uint64_t seed, Features features) {
+EngineImage decoder(DType dtype, uint64_t seed, Features features, Layers layers) {
   Writer writer(dtype, seed);
   EngineImage& image = writer.image;
   image.header.vocab = kVocab;
@@ -128,10 +177,7 @@ EngineImage decoder(DType dtype, uint64_t seed, Features features) {
   image.meta = R"({"name": "tiny"})";
   image.token_table = letters(kVocab);
   writer.op(OpKind::embed, format::kNone, writer.x, writer.matrix(Layout::panels16, kVocab, kDim));
-  writer
-      .op(OpKind::rope_angles, format::kNone, writer.angles,
-          writer.vector(kHeadDim / 2, 1.0f, 0.1f))
-      .real[0] = 1.0f;
+  writer.rotate();
   if (features != Features::none) {
     image.header.feature_cols = 2 * kDim;
     image.header.feature_dtype = static_cast<uint32_t>(dtype);
@@ -143,18 +189,28 @@ EngineImage decoder(DType dtype, uint64_t seed, Features features) {
   }
   for (const int32_t layer : {0, 1}) {
     if (features == Features::keep) writer.keep(layer * kDim);
+    if (layer == 1 && layers == Layers::streamed) writer.begin_streams();
     writer.layer(layer == 0 ? 0 : kWindow);
   }
   image.header.head_begin = static_cast<int32_t>(image.ops.size());
   writer.norm(writer.x, writer.xn);
-  writer.linear(writer.xn, writer.logits, kVocab, kDim, Epilogue::store);
+  writer.op(OpKind::linear, writer.xn, writer.logits, writer.head());
   return std::move(writer.image);
 }
 
 }  // namespace
 
-EngineImage tiny_engine(DType dtype, uint64_t seed) { return decoder(dtype, seed, Features::none); }
-EngineImage tiny_target(DType dtype, uint64_t seed) { return decoder(dtype, seed, Features::keep); }
-EngineImage tiny_eagle(DType dtype, uint64_t seed) { return decoder(dtype, seed, Features::load); }
+EngineImage tiny_engine(DType dtype, uint64_t seed) {
+  return decoder(dtype, seed, Features::none, Layers::plain);
+}
+EngineImage tiny_target(DType dtype, uint64_t seed) {
+  return decoder(dtype, seed, Features::keep, Layers::plain);
+}
+EngineImage tiny_eagle(DType dtype, uint64_t seed) {
+  return decoder(dtype, seed, Features::load, Layers::plain);
+}
+EngineImage tiny_streaming(DType dtype, uint64_t seed) {
+  return decoder(dtype, seed, Features::none, Layers::streamed);
+}
 
 }  // namespace specrt::testing

@@ -8,6 +8,7 @@
 #include "decode/draft_length.h"
 #include "decode/tree_planner.h"
 #include "table_rig.h"
+#include "tree_shape_check.h"
 
 namespace specrt::testing {
 namespace {
@@ -76,22 +77,6 @@ StepCosts costs(double row_share) {
   return {.target = {{1, 1.0}, {64, 1.0 + 63 * row_share}},
           .draft = {{1, 0.1}, {64, 0.2}},
           .drafts_at_once = true};
-}
-
-void check_shape(const TreeShape& shape, int32_t depth) {
-  REQUIRE_GE(shape.rows, 2);
-  REQUIRE_LE(shape.rows, kMaxStepRows);
-  for (int32_t row = 1; row < shape.rows; ++row) {
-    const int32_t parent = shape.parent[row];
-    REQUIRE_LT(parent, row);
-    CHECK_EQ(shape.depth[row], shape.depth[parent] + 1);
-    CHECK_LE(shape.depth[row], depth);
-    CHECK_GE(shape.depth[row], shape.depth[row - 1]);
-    CHECK_EQ(shape.sees[row], (shape.sees[parent] | uint64_t{1} << row));
-    for (int32_t other = 1; other < row; ++other) {
-      CHECK_FALSE((shape.parent[other] == parent && shape.rank[other] == shape.rank[row]));
-    }
-  }
 }
 
 TEST_CASE("a planner without costs fills its nodes") {
