@@ -225,8 +225,8 @@ TEST_CASE("ops that name what does not exist are refused") {
 TEST_CASE("ops whose shapes do not fit together are refused") {
   CHECK_SAYS(op_refusal(0, [](auto& op) { op.out = 3; }), "embed: out must have 24 columns");
   CHECK_SAYS(op_refusal(0, [](auto& op) { op.tensor = 1; }), "the embedding has 1 rows");
-  CHECK_SAYS(op_refusal(1, [](auto& op) { op.tensor = 2; }), "must be 1 f32 rows of 4");
-  CHECK_SAYS(op_refusal(2, [](auto& op) { op.tensor = 1; }), "must be 1 f32 rows of 24");
+  CHECK_SAYS(op_refusal(1, [](auto& op) { op.tensor = 2; }), "must be one f32 row of 4");
+  CHECK_SAYS(op_refusal(2, [](auto& op) { op.tensor = 1; }), "must be one f32 row of 24");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.in[0] = 1; }), "rms_norm: x must be f32, not bf16");
   CHECK_SAYS(op_refusal(3, [](auto& op) { op.out = 0; }), "linear: out must have 64 columns");
   CHECK_SAYS(op_refusal(3, [](auto& op) { op.integer[0] = 3; }), "linear: unknown epilogue 3");
@@ -257,8 +257,8 @@ TEST_CASE("biases and gains that do not exist or do not fit are refused") {
       CHECK_SAYS(says(-1), "bias or gain -1 of");
       CHECK_SAYS(says(std::numeric_limits<int32_t>::min()), "bias or gain -2147483648 of");
       CHECK_SAYS(says(99), "bias or gain 99 of");
-      CHECK_SAYS(says(1), "tensor 0 must be 1 f32 rows of " + cols);  // the embedding
-      CHECK_SAYS(says(2), "tensor 1 must be 1 f32 rows of " + cols);  // four frequencies
+      CHECK_SAYS(says(1), "tensor 0 must be one f32 row of " + cols);  // the embedding
+      CHECK_SAYS(says(2), "tensor 1 must be one f32 row of " + cols);  // four frequencies
     }
   }
 }
@@ -298,7 +298,7 @@ TEST_CASE("a drafter whose features do not fit is refused") {
   CHECK_SAYS(drafter([](auto& e) { e.header.feature_dtype = 0; }),
              "load_features: out must be f32, not bf16");
   CHECK_SAYS(drafter([](auto& e) { e.header.mask_token = 0; }), "read without a mask token");
-  CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = 1; }), "must be 1 f32 rows of 48");
+  CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = 1; }), "must be one f32 row of 48");
   CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = -1; }), "op 2: tensor -1 of");
   CHECK_SAYS(
       drafter([](auto& e) { e.add_op(format::OpKind::keep_features, format::kNone).in[0] = 0; }),
