@@ -304,8 +304,8 @@ void validate_streams(const Plan& plan) {
   SPECRT_CHECK(header.stream_positions <= static_cast<uint32_t>(StreamPositions::shifted) &&
                    (header.streams > 0 || header.stream_positions == 0),
                "stream positions ", header.stream_positions, " of ", header.streams, " streams");
-  const int32_t wanted = header.streams > 0 ? 1 : 0, layers = layers_before_streams(plan);
-  int32_t planned = 0, inserted = 0;
+  const int32_t wanted = header.streams > 0 ? 1 : 0;
+  int32_t planned = 0, inserted = 0, last_before = format::kNone;  // KV layer
   for (size_t i = 0; i < plan.ops.size(); ++i) {
     const OpRecord& op = plan.ops[i];
     SPECRT_CHECK(std::cmp_not_equal(i, header.head_begin) || inserted >= wanted, "engine op ", i,
@@ -320,8 +320,10 @@ void validate_streams(const Plan& plan) {
                           (op.rows == format::OpRows::all || (!plans && !inserts)) &&
                           (inserted == 0 || op.kind != OpKind::embed);
     SPECRT_CHECK(in_order, "engine op ", i, ": out of its place beside the streams");
-    SPECRT_CHECK(inserted == 0 || op.kv == format::kNone || op.kv >= layers, "engine op ", i,
-                 ": kv layer ", op.kv, " does not lie behind the ", layers, " before the streams");
+    if (inserted == 0) last_before = std::max(last_before, op.kv);
+    SPECRT_CHECK(inserted == 0 || op.kv == format::kNone || op.kv > last_before, "engine op ", i,
+                 ": kv layer ", op.kv, " does not lie behind ", last_before,
+                 ", which is before the streams");
   }
   SPECRT_CHECK(planned == wanted && inserted == wanted, "an engine with ", header.streams,
                " streams plans them ", planned, " times and inserts them ", inserted, " times");

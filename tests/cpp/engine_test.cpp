@@ -355,9 +355,9 @@ TEST_CASE("ops out of their place beside the streams are refused") {
   CHECK_EQ(streaming([](auto& e) { e.ops[3].rows = static_cast<OpRows>(3); }), misplaced(3));
   CHECK_EQ(op_refusal(3, [](auto& op) { op.rows = OpRows::streams; }), misplaced(3));
   CHECK_EQ(streaming([](auto& e) { e.ops[22].kv = 0; }),
-           "engine op 22: kv layer 0 does not lie behind the 1 before the streams");
+           "engine op 22: kv layer 0 does not lie behind 0, which is before the streams");
   CHECK_EQ(streaming([](auto& e) { e.ops[4].kv = 1; }),
-           "engine op 21: kv layer 1 does not lie behind the 2 before the streams");
+           "engine op 21: kv layer 1 does not lie behind 1, which is before the streams");
   CHECK_EQ(streaming([](auto& e) { e.header.head_begin = 15; }),
            "engine op 15: the head begins before streams are inserted");
 }
