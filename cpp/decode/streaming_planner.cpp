@@ -29,7 +29,7 @@ int32_t child_of(const TreeShape& tree, int32_t row, int32_t rank) {
 }  // namespace
 
 StreamingPlanner::StreamingPlanner(const StepCosts& costs, const StreamingLimits& limits)
-    : limits_(limits), quality_{kAssumedQuality * kAssumedRows, kAssumedRows} {
+    : limits_(limits) {
   if (limits.streams < 1 || limits.streams > kMaxTreeDepth) {
     fail_argument("a row has 1 to ", kMaxTreeDepth, " streams, not ", limits.streams);
   }
@@ -46,6 +46,10 @@ StreamingPlanner::StreamingPlanner(const StepCosts& costs, const StreamingLimits
   for (int32_t rows = 0; !costs.target.empty() && rows <= kMaxStepRows; ++rows) {
     ms_.push_back(step_ms(costs.target, std::max(1, rows)));
   }
+}
+
+double StreamingPlanner::pruning_quality() const {
+  return (quality_.better + kAssumedQuality * kAssumedRows) / (quality_.possible + kAssumedRows);
 }
 
 int32_t StreamingPlanner::most_kept(int32_t streams) const {

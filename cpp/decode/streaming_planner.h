@@ -41,7 +41,7 @@ class StreamingPlanner {
   StreamingPlan best() const;
 
   // How much better pruning is than chance at keeping the right row: 0 as chance, 1 always right.
-  double pruning_quality() const { return quality_.better / quality_.possible; }
+  double pruning_quality() const;
 
  private:
   struct Candidate {
@@ -60,9 +60,9 @@ class StreamingPlanner {
   std::vector<double> ms_;  // of a step by its rows; empty without costs
   CandidateRanks ranks_;
   struct Quality {
-    double better, possible;
+    double better = 0, possible = 0;
   };
-  Quality quality_;
+  Quality quality_;     // of late
   StreamingPlan best_;  // as of some rounds ago
   uint32_t rounds_ = 0;
   int32_t plain_rounds_ = 0;

@@ -41,7 +41,7 @@ def streaming(bundle: Path) -> LLM:
         cpu=[
             *((streams, 0, 0) for streams in (1, 2, 3, 4)),
             *((streams, nodes, 0) for streams in (1, 4) for nodes in (1, 7, 11, 30, 63)),
-            *((4, 63, kept) for kept in (1, 2, 5, 12)),
+            *((4, 63, kept) for kept in (2, 5, 12)),
             (2, 20, 3),
         ],
         cuda=[(1, 0, 0), (4, 11, 0), (4, 40, 5)],

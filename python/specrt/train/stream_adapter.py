@@ -28,7 +28,7 @@ PRUNE_RANK = 8
 # The most rows that a round has in the stream layers: a position and its streams among them.
 _MOST_ROWS = 64
 _CALIBRATION_TOKENS = 128
-_SMALLEST_UNIT = 1e-4
+_SMALLEST_UNIT = 0.1  # of a component, in parts of the whole
 
 T = TypeVar("T")
 
@@ -96,10 +96,10 @@ class MainPath:
 
 @dataclass(frozen=True)
 class Units:
-    """Root mean squares of what a module reads and makes on the main path."""
+    """Root mean squares of each component that a module reads and makes on the main path."""
 
-    read: float
-    made: float
+    read: Tensor
+    made: Tensor
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Lora(nn.Module):
     """x -> (x A^T) B^T, zero at first.
 
     The parameters are A and B in the units of what the module reads and makes, so that one learning
-    rate suits modules whose activations differ by orders of magnitude.
+    rate suits components that differ by orders of magnitude.
     """
 
     def __init__(self, inputs: int, outputs: int, rank: int, units: Units) -> None:
@@ -135,7 +135,7 @@ class Lora(nn.Module):
     @property
     def b(self) -> Tensor:
         """B (outputs, rank)."""
-        return self.lora_b * self.units.made
+        return self.lora_b * self.units.made[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., inputs) to (..., outputs)."""
@@ -177,13 +177,14 @@ class StreamAdapter(nn.Module):
         """Take the tensors of a folder."""
         self.load_state_dict({name: one / self._unit(name) for name, one in tensors.items()})
 
-    def _unit(self, name: str) -> float:
+    def _unit(self, name: str) -> Tensor:
         """What a parameter is multiplied by."""
         if name == "stream_embeddings":
             return self.entry_unit
         module, _, part = name.rpartition(".")
         lora: Any = self.get_submodule(module)
-        return 1.0 / lora.units.read if part == "lora_a" else float(lora.units.made)
+        unit: Tensor = 1.0 / lora.units.read if part == "lora_a" else lora.units.made[:, None]
+        return unit
 
     def forward(
         self, target: PreTrainedModel, ids: Tensor, main: MainPath | None, picks: Picks
@@ -329,11 +330,13 @@ def _size(layer: nn.Module, module: str) -> tuple[int, int]:
     return shapes[0][1], sum(shape[0] for shape in shapes)
 
 
-def _rms(x: Tensor) -> float:
-    return max(float(x.float().pow(2).mean().sqrt()), _SMALLEST_UNIT)
+def _rms(x: Tensor) -> Tensor:
+    """Of each component of rows x (..., d), none much smaller than all of them together."""
+    squares = x.float().flatten(0, -2).pow(2).mean(0)
+    return squares.clamp(min=_SMALLEST_UNIT**2 * float(squares.mean().clamp(min=1e-12))).sqrt()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _measure_units(target: PreTrainedModel) -> dict[str, Units]:
     """Units of every module "LAYER.NAME", of the residual "entry.LAYER", and of the "head".
 
