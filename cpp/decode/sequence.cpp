@@ -158,6 +158,11 @@ Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots, const 
   cells_.tree = tree_.as<TreeCells>();
 }
 
+size_t Sequence::bytes(int32_t context, uint32_t log_slots, const JudgeOptions& judge) {
+  return 2 * state_bytes(context) + log_bytes(log_slots) + probability_bytes(judge) +
+         sizeof(TreeCells);
+}
+
 void Sequence::begin(Stream& stream, const Start& start, const SamplingParams& params) {
   const auto length = static_cast<int32_t>(start.prompt.size());
   if (length < 1) fail_argument("the prompt is empty; it needs at least one token");

@@ -33,6 +33,9 @@ class Sequence {
   Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge = {},
            CellMemory memory = CellMemory::device);
 
+  // Bytes that one takes.
+  static size_t bytes(int32_t context, uint32_t log_slots, const JudgeOptions& judge);
+
   struct Start {
     std::span<const int32_t> prompt = {};  // 1 .. context - 1 tokens
     std::span<const int32_t> eos = {};     // tokens that end the sequence, at most kMaxEos
