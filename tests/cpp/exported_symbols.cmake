@@ -12,7 +12,7 @@ foreach(line IN LISTS LINES)
     message(SEND_ERROR "exported from the inside: ${line}")
   endif()
 endforeach()
-foreach(name "specrt::LLM::generate(" "typeinfo for specrt::Error\n"
+foreach(name "specrt::LLM::generate(" "typeinfo for specrt::Error\n" " specrt_generate\n"
              "specrt::open_bundle(")
   string(FIND "${SYMBOLS}" "${name}" at)
   if(at EQUAL -1)
