@@ -383,6 +383,10 @@ Completion LLM::generate(std::span<const int32_t> prompt, const SamplingParams& 
   }
 }
 
+void LLM::check(std::span<const int32_t> prompt, const SamplingParams& params) const {
+  check_request(state_->target.model.plan(), prompt, params);
+}
+
 LLMCounters LLM::counters() const { return state_->tally.counters(); }
 
 std::vector<double> LLM::time_steps(EngineRole role, int32_t rows, int32_t cached,

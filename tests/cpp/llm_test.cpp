@@ -234,6 +234,20 @@ TEST_CASE("requests have their turns in the order in which they came") {
   CHECK(order == std::vector<int>{0, 1, 2, 3, 4, 5});
 }
 
+TEST_CASE("a request is checked without a turn") {
+  const TinyBundle files;
+  LLM llm(options_of(files));
+  const std::vector<int32_t> prompt = prompt_of(3, 1);
+  llm.generate(prompt, tokens(1), [&](const Progress&) {
+    llm.check(prompt, tokens(1));
+    CHECK_THROWS_AS(llm.check({}, tokens(1)), Error);
+    CHECK_THROWS_AS(llm.check(prompt_of(4096, 1), tokens(1)), Error);
+    CHECK_THROWS_AS(llm.check(prompt, tokens(0)), Error);
+    CHECK_THROWS_AS(llm.check(std::vector<int32_t>{kVocab}, tokens(1)), Error);
+    return true;
+  });
+}
+
 TEST_CASE("what on_progress throws is thrown, and it cannot call its own LLM") {
   const TinyBundle files;
   LLM llm(options_of(files));

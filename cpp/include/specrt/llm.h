@@ -96,6 +96,10 @@ class SPECRT_API LLM {
                       const std::function<bool(const Progress&)>& on_progress = {},
                       const RequestLimits& limits = {});
 
+  // Throws the argument errors that `generate` would, but for too many stop tokens, without waiting
+  // for a turn: a service can refuse a request before it accepts it.
+  void check(std::span<const int32_t> prompt, const SamplingParams& params) const;
+
   // Never waits for a request.
   LLMCounters counters() const;
 
