@@ -41,6 +41,11 @@ class Service {
     server_.set_write_timeout(kSocketSeconds);
     server_.set_keep_alive_max_count(1);  // a connection that idles would hold a thread
     server_.set_tcp_nodelay(true);
+    server_.set_socket_options([this](socket_t socket) {
+      const int yes = 1;  // a restart need not wait for old connections to be forgotten
+      setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+      socket_ = socket;
+    });
     server_.Post("/generate", [this](const auto& in, auto& out) { generate(in, out); });
     server_.Get("/health", [this](const auto&, auto& out) { health(out); });
     server_.Get("/metrics", [this](const auto&, auto& out) {
@@ -69,10 +74,16 @@ class Service {
   }
 
  private:
-  // The port that it listens on, or -1.
+  // The port that it listens on, or -1. The library lets few connections wait to be accepted, so
+  // many that come at once would be dropped: listening again raises that number.
   int bind() {
-    if (options_.port == 0) return server_.bind_to_any_port(options_.host.c_str());
-    return server_.bind_to_port(options_.host.c_str(), options_.port) ? options_.port : -1;
+    int port = options_.port;
+    if (port == 0) {
+      port = server_.bind_to_any_port(options_.host.c_str());
+    } else if (!server_.bind_to_port(options_.host.c_str(), port)) {
+      return -1;
+    }
+    return port > 0 && ::listen(socket_, SOMAXCONN) == 0 ? port : -1;
   }
 
   // A place in the queue, held until the answer was sent or its client is gone.
@@ -190,6 +201,7 @@ class Service {
   const Options options_;
   specrt::LLM llm_;
   httplib::Server server_;
+  socket_t socket_ = INVALID_SOCKET;  // belongs to the server
   std::atomic<int64_t> taken_ = 0;
   std::atomic<uint64_t> refused_ = 0;
   std::atomic<bool> is_draining_ = false;

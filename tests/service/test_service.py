@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from http_service import Answer, Holdings, Service, events_of
 import specrt
 
 CLIENTS = 64
-ROUNDS = 6
+ROUNDS = 4
 
 
 def prompt(number: int) -> list[int]:
@@ -45,10 +46,10 @@ def test_answers_are_those_of_a_direct_run(service: Service, direct: specrt.LLM)
 
 def test_a_stop_text_that_is_held_back_is_not_sent(service: Service, direct: specrt.LLM) -> None:
     params = specrt.SamplingParams(temperature=0, max_tokens=60)
-    [plain] = direct.generate([prompt(1)], params)
+    [plain] = direct.generate([prompt(0)], params)
     stop = plain.text[20:24]
     answer = service.generate(
-        prompt=prompt(1), temperature=0, max_tokens=60, stop=[stop], stream=True
+        prompt=prompt(0), temperature=0, max_tokens=60, stop=[stop], stream=True
     )
     assert answer.body["text"] == plain.text[: plain.text.index(stop)]
     assert answer.body["finish_reason"] == "stop"
@@ -90,11 +91,8 @@ def test_bad_requests_are_refused_by_name(
 
 
 def test_bodies_beyond_the_limit_are_refused(service: Service) -> None:
-    with socket.create_connection(("127.0.0.1", service.port)) as client:
-        client.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")
-        client.sendall(b"x" * 1000)
-        client.shutdown(socket.SHUT_WR)
-        assert b" 413 " in client.recv(100)
+    assert service.send("POST", "/generate", b" " * 65537).status == 413
+    assert service.send("POST", "/generate", b" " * 1_000_000).status == 413
     assert service.generate(prompt=[5], max_tokens=1).status == 200
 
 
@@ -204,8 +202,6 @@ def test_sigterm_ends_what_is_in_flight(
 
 
 def test_options_that_are_wrong_are_refused(program: Path, bundle: Path) -> None:
-    import subprocess
-
     for words, part in [
         ([], "--bundle FOLDER is needed"),
         (["--bundle", "/nonexistent"], "not a specrt bundle"),
