@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from http_service import Service
-
 from specrt.demo import bundle_path
 
 

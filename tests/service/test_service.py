@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from http_service import Answer, Holdings, Service, events_of
-
 import specrt
+from http_service import Answer, Holdings, Service, events_of
 
 CLIENTS = 64
 ROUNDS = 4
@@ -30,9 +29,13 @@ def test_answers_are_those_of_a_direct_run(service: Service, direct: specrt.LLM)
     for number, temperature in enumerate([0.0, 0.8, 0.8]):
         params = specrt.SamplingParams(temperature=temperature, max_tokens=40, seed=number)
         [expected] = direct.generate([prompt(number)], params)
-        fields = dict(
-            prompt=prompt(number), temperature=temperature, max_tokens=40, seed=number, stream=False
-        )
+        fields = {
+            "prompt": prompt(number),
+            "temperature": temperature,
+            "max_tokens": 40,
+            "seed": number,
+            "stream": False,
+        }
         whole = service.generate(**fields)
         streamed = service.generate(**{**fields, "stream": True})
         assert whole.status == streamed.status == 200
@@ -116,7 +119,7 @@ def one_client(service: Service, client: int) -> list[tuple[int, Answer]]:
         elif kind == 2:
             with socket.create_connection(("127.0.0.1", service.port)) as half:
                 half.sendall(b"POST /generate HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
-        fields = dict(prompt=prompt(number), max_tokens=24, temperature=0.7, seed=number)
+        fields = {"prompt": prompt(number), "max_tokens": 24, "temperature": 0.7, "seed": number}
         answer = service.generate_in_turn(**fields, stream=kind % 2 == 0)
         answers.append((number, answer))
     return answers
