@@ -14,12 +14,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A folder of cpp/, or cuda/ and its emulation/, may include itself and these.
 ALLOWED_INCLUDES = {
-    "base": {"base"},
+    "base": {"base", "specrt"},
     "device": {"base", "device"},
     "cpu": {"base", "device", "cpu"},
     "engine": {"base", "device", "engine"},
     "decode": {"base", "device", "engine", "decode", "specrt"},
     "include": {"specrt"},
+    "examples": {"specrt"},
     "api": {"base", "device", "engine", "decode", "cpu", "api", "specrt"},
     "cuda": {"base", "device", "cuda"},
     "emulation": {"base", "cuda"},

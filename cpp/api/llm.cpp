@@ -4,10 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <mutex>
 #include <utility>
 
 #include "api/cuda_library.h"
+#include "api/line.h"
+#include "api/tally.h"
 #include "base/error.h"
 #include "cpu/cpu_backend.h"
 #include "decode/generator.h"
@@ -73,6 +74,10 @@ std::unique_ptr<Backend> make_draft_backend(const LLMOptions& options, const Eng
 
 JudgeOptions judge_options(const LLMOptions& options, const Engine& engine) {
   const format::FileHeader& header = engine.plan().header;
+  if (options.num_speculative_tokens < 0 || options.num_speculative_tokens >= kMaxStepRows) {
+    fail_argument("num_speculative_tokens must be in [0, ", kMaxStepRows - 1, "], not ",
+                  options.num_speculative_tokens);
+  }
   constexpr Rule kRules[] = {Rule::exact, Rule::rejection, Rule::block};
   return {.rule = kRules[static_cast<size_t>(options.rule)],
           .draft_tokens = options.num_speculative_tokens,
@@ -130,6 +135,26 @@ LaneOptions target_options(const LLMOptions& options, const Plan& plan) {
   }
   lane.streaming = Streaming::on;
   return lane;
+}
+
+constexpr uint32_t kLogSlots = kMaxRunAhead + 2;
+
+std::shared_ptr<const Engine> open_drafter(const LLMOptions& options) {
+  return options.drafter.empty() ? nullptr : Engine::open(options.drafter);
+}
+
+const LLMOptions& within_memory_limit(const LLMOptions& options) {
+  if (options.memory_limit == 0) return options;
+  const MemoryBytes bytes = memory_needed(options);
+  if (bytes.total() <= options.memory_limit) return options;
+  fail(options.target, " needs ", bytes.total(), " bytes of memory (weights ", bytes.weights,
+       ", KV cache ", bytes.kv_cache, ", buffers ", bytes.buffers, "), more than the limit of ",
+       options.memory_limit, "; raise memory_limit, or build the bundle with a smaller ",
+       "--max-context");
+}
+
+void warn(const LLMOptions& options, std::string_view message) {
+  if (options.on_warning) options.on_warning(message);
 }
 
 // The streams of an LLM: one, or with Pearl or on two backends one for the target and one for the
@@ -192,7 +217,7 @@ struct LLM::State {
       : backend(make_backend(options, *engine)),
         draft_backend(make_draft_backend(options, *engine, draft_engine.get())),
         streams(options, *backend, draft_backend.get()),
-        sequence(*backend, engine->plan().header.context, kMaxRunAhead + 2,
+        sequence(*backend, engine->plan().header.context, kLogSlots,
                  judge_options(options, *engine),
                  draft_backend ? CellMemory::shared : CellMemory::device),
         target(engine, *backend, *streams.target, &sequence,
@@ -224,12 +249,46 @@ struct LLM::State {
                          .phases = phases(options, target.model.plan())});
   }
 
-  // To be held while the sequence is used. The streams' threads do not exist in a forked process.
-  std::unique_lock<std::mutex> use() {
+  // A turn of the sequence, which ends with the object.
+  class Turn {
+   public:
+    explicit Turn(Line& line) : line_(line) {}
+    ~Turn() { line_.leave(); }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+   private:
+    Line& line_;
+  };
+
+  // The streams' threads do not exist in a forked process.
+  void check_process() const {
     SPECRT_CHECK(getpid() == process,
                  "this LLM was made before the process forked; make one in the new process");
-    return std::unique_lock(busy);
   }
+
+  Turn use() {
+    check_process();
+    line.enter({});
+    return Turn(line);
+  }
+
+  void warn_of_place(const LLMOptions& options) const {
+    if (target.model.reads_file()) {
+      warn(options,
+           "the weights are larger than a quarter of the machine's memory and are read from their "
+           "file while it generates; do not change that file");
+    }
+    const int cores = available_cores();
+    if (backend->cores() > cores) {
+      warn(options, concat("threads is ", backend->cores(), ", but the process may run on ", cores,
+                           " cores; steps will wait for each other"));
+    }
+  }
+
+  Completion generate(std::span<const int32_t> prompt, const SamplingParams& params,
+                      const std::function<bool(const Progress&)>& on_progress,
+                      const RequestLimits& limits);
 
   Lane& lane(EngineRole role) {
     if (role == EngineRole::target) return target.lane;
@@ -238,7 +297,8 @@ struct LLM::State {
   }
 
   const pid_t process = getpid();
-  std::mutex busy;
+  Line line;
+  Tally tally;
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Backend> draft_backend;
   Streams streams;
@@ -250,34 +310,100 @@ struct LLM::State {
   std::unique_ptr<Generator> generator;
 };
 
+// The callback of a request stays the first to hear of a round; what ends the request comes behind.
+Completion LLM::State::generate(std::span<const int32_t> prompt, const SamplingParams& params,
+                                const std::function<bool(const Progress&)>& on_progress,
+                                const RequestLimits& limits) {
+  using Clock = std::chrono::steady_clock;
+  check_process();
+  const Clock::time_point begin = Clock::now();
+  const auto outcome = line.enter(limits);
+  const double waited = std::chrono::duration<double>(Clock::now() - begin).count();
+  if (outcome != Line::Outcome::turn) {
+    Completion none;
+    none.finish_reason =
+        outcome == Line::Outcome::deadline ? FinishReason::deadline : FinishReason::cancelled;
+    none.seed = params.seed.value_or(0);
+    none.metrics.waiting_time = waited;
+    tally.give_up(none.finish_reason);
+    return none;
+  }
+  const Turn turn(line);
+  bool is_late = false;
+  const auto report = [&](const Progress& progress) {
+    if (on_progress && !on_progress(progress)) return false;
+    if (limits.stop.stop_requested()) return false;
+    is_late = limits.deadline && Clock::now() >= *limits.deadline;
+    return !is_late;
+  };
+  Completion completion = generator->generate(prompt, params, report);
+  if (is_late && completion.finish_reason == FinishReason::cancelled) {
+    completion.finish_reason = FinishReason::deadline;
+  }
+  completion.metrics.waiting_time = waited;
+  tally.end(completion);
+  return completion;
+}
+
+MemoryBytes memory_needed(const LLMOptions& options) {
+  const auto target = Engine::open(options.target), drafter = open_drafter(options);
+  const auto backend = make_backend(options, *target);
+  const auto draft_backend = make_draft_backend(options, *target, drafter.get());
+  MemoryBytes bytes;
+  const auto add = [&](const Engine& engine, const Backend& on) {
+    const ModelBytes model = model_bytes(engine, on);
+    bytes.weights += model.weights;
+    bytes.kv_cache += model.kv_cache;
+    bytes.buffers += model.buffers;
+  };
+  add(*target, *backend);
+  if (drafter) add(*drafter, draft_backend ? *draft_backend : *backend);
+  bytes.buffers +=
+      Sequence::bytes(target->plan().header.context, kLogSlots, judge_options(options, *target));
+  return bytes;
+}
+
 LLM::LLM(const LLMOptions& options)
-    : state_(std::make_unique<State>(
-          options, Engine::open(options.target),
-          options.drafter.empty() ? nullptr : Engine::open(options.drafter))) {}
+    : state_(std::make_unique<State>(within_memory_limit(options), Engine::open(options.target),
+                                     open_drafter(options))) {
+  state_->warn_of_place(options);
+}
 LLM::~LLM() = default;
 LLM::LLM(LLM&&) noexcept = default;
 
 Completion LLM::generate(std::span<const int32_t> prompt, const SamplingParams& params,
-                         const std::function<bool(const Progress&)>& on_progress) {
-  const auto lock = state_->use();
-  return state_->generator->generate(prompt, params, on_progress);
+                         const std::function<bool(const Progress&)>& on_progress,
+                         const RequestLimits& limits) {
+  state_->tally.begin();
+  try {
+    return state_->generate(prompt, params, on_progress, limits);
+  } catch (...) {
+    state_->tally.fail();
+    throw;
+  }
 }
+
+void LLM::check(std::span<const int32_t> prompt, const SamplingParams& params) const {
+  check_request(state_->target.model.plan(), prompt, params);
+}
+
+LLMCounters LLM::counters() const { return state_->tally.counters(); }
 
 std::vector<double> LLM::time_steps(EngineRole role, int32_t rows, int32_t cached,
                                     int32_t repeats) {
-  const auto lock = state_->use();
+  const auto turn = state_->use();
   return specrt::time_steps(state_->lane(role), rows, cached, repeats);
 }
 
 std::vector<float> LLM::logits(EngineRole role, std::span<const int32_t> tokens, int32_t rows) {
-  const auto lock = state_->use();
+  const auto turn = state_->use();
   Lane& lane = state_->lane(role);
   if (!reads_features(lane.model().plan())) return read_logits(lane, tokens, rows);
   return read_pair_logits(state_->target.lane, lane, tokens, rows);
 }
 
 std::vector<float> LLM::stream_logits(std::span<const int32_t> tokens) {
-  const auto lock = state_->use();
+  const auto turn = state_->use();
   return read_stream_logits(state_->target.lane, tokens);
 }
 

@@ -1,26 +1,12 @@
-// The one exception type of specrt and the check macro that throws it.
-// In Python, kind `argument` becomes ValueError and every other kind specrt.Error.
+// The check macro that throws specrt::Error, and functions that make its message.
 #pragma once
 
 #include <sstream>
-#include <stdexcept>
 #include <string>
 
+#include "specrt/error.h"
+
 namespace specrt {
-
-enum class ErrorKind {
-  argument,  // the caller passed something out of range; nothing was changed
-  runtime,   // a file, the machine or the engine itself is at fault
-};
-
-class Error : public std::runtime_error {
- public:
-  Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
-  ErrorKind kind() const { return kind_; }
-
- private:
-  ErrorKind kind_;
-};
 
 template <typename... Parts>
 std::string concat(const Parts&... parts) {

@@ -47,13 +47,6 @@ const Kernels& kernels_of(const std::string& isa) {
   fail_argument("instruction set \"", isa, "\" is not available here; choose from: ", choices);
 }
 
-int available_cores() {
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  SPECRT_CHECK(sched_getaffinity(0, sizeof(mask), &mask) == 0, "sched_getaffinity failed");
-  return CPU_COUNT(&mask);
-}
-
 size_t machine_memory() {
   return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
 }
@@ -230,12 +223,19 @@ std::vector<std::string> cpu_isas() {
   return names;
 }
 
+int available_cores() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  SPECRT_CHECK(sched_getaffinity(0, sizeof(mask), &mask) == 0, "sched_getaffinity failed");
+  return CPU_COUNT(&mask);
+}
+
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
   if (options.threads < 0) fail_argument("threads must not be negative: ", options.threads);
   const char* env = std::getenv("SPECRT_CPU_ISA");
   const std::string isa = options.isa.empty() && env != nullptr ? env : options.isa;
   const cpu::Kernels& kernels = cpu::kernels_of(isa);
-  const int threads = options.threads == 0 ? cpu::available_cores() : options.threads;
+  const int threads = options.threads == 0 ? available_cores() : options.threads;
   return std::make_unique<cpu::CpuBackend>(kernels, threads);
 }
 

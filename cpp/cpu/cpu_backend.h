@@ -18,6 +18,9 @@ struct CpuOptions {
 // The instruction sets that this machine can run, best first.
 std::vector<std::string> cpu_isas();
 
+// Cores that the process may run on.
+int available_cores();
+
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
 
 }  // namespace specrt

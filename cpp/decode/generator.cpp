@@ -158,16 +158,22 @@ Generator::Generator(Lane& target, Drafter* drafter, const GeneratorOptions& opt
   clocks_.push_back({EngineRole::drafter, drafter->clock(), &drafter->backend()});
 }
 
-void Generator::start(Request& request, std::span<const int32_t> prompt,
-                      const SamplingParams& params) {
+void check_request(const Plan& plan, std::span<const int32_t> prompt,
+                   const SamplingParams& params) {
   validate(params);
-  const Plan& plan = target_.model().plan();
   check_tokens(prompt, plan.header.vocab);
   check_tokens(params.stop_token_ids, plan.header.vocab);
   for (const auto& [token, bias] : params.logit_bias) check_tokens({&token, 1}, plan.header.vocab);
   if (!params.stop.empty() && plan.vocabulary.empty()) {
     fail_argument("stop strings need the token table that this engine lacks; use stop_token_ids");
   }
+  check_length(prompt.size(), plan.header.context);
+}
+
+void Generator::start(Request& request, std::span<const int32_t> prompt,
+                      const SamplingParams& params) {
+  const Plan& plan = target_.model().plan();
+  check_request(plan, prompt, params);
   std::vector<int32_t> eos = params.stop_token_ids;
   if (!params.ignore_eos) {
     eos.insert(eos.end(), plan.header.eos, plan.header.eos + plan.header.eos_count);

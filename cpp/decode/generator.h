@@ -34,6 +34,9 @@ struct GeneratorOptions {
   Phases phases = Phases::both;  // of Pearl
 };
 
+// Throws the argument errors that a request of this model would, but for too many stop tokens.
+void check_request(const Plan& plan, std::span<const int32_t> prompt, const SamplingParams& params);
+
 class Generator {
  public:
   // `target` and `drafter` (null: autoregressive) serve the one sequence of the generator.

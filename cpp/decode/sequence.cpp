@@ -138,6 +138,14 @@ void check_tokens(std::span<const int32_t> tokens, int32_t vocab) {
   }
 }
 
+void check_length(size_t prompt_tokens, int32_t context) {
+  if (prompt_tokens < 1) fail_argument("the prompt is empty; it needs at least one token");
+  if (prompt_tokens >= static_cast<size_t>(context)) {
+    fail_argument("the prompt has ", prompt_tokens, " tokens; the context of ", context,
+                  " leaves room for ", context - 1);
+  }
+}
+
 Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge,
                    CellMemory memory)
     : backend_(backend),
@@ -158,13 +166,14 @@ Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots, const 
   cells_.tree = tree_.as<TreeCells>();
 }
 
+size_t Sequence::bytes(int32_t context, uint32_t log_slots, const JudgeOptions& judge) {
+  return 2 * state_bytes(context) + log_bytes(log_slots) + probability_bytes(judge) +
+         sizeof(TreeCells);
+}
+
 void Sequence::begin(Stream& stream, const Start& start, const SamplingParams& params) {
   const auto length = static_cast<int32_t>(start.prompt.size());
-  if (length < 1) fail_argument("the prompt is empty; it needs at least one token");
-  if (length >= context_) {
-    fail_argument("the prompt has ", length, " tokens; the context of ", context_,
-                  " leaves room for ", context_ - 1);
-  }
+  check_length(start.prompt.size(), context_);
   if (start.eos.size() > static_cast<size_t>(kMaxEos)) {
     fail_argument(start.eos.size(), " stop tokens; at most ", kMaxEos, " are possible");
   }

@@ -14,6 +14,9 @@ void validate(const SamplingParams& params);
 // Throws an argument error for a token outside of the vocabulary.
 void check_tokens(std::span<const int32_t> tokens, int32_t vocab);
 
+// Throws an argument error for a prompt that is empty or leaves no room in the context.
+void check_length(size_t prompt_tokens, int32_t context);
+
 // How a sequence is judged, and what that needs room for.
 struct JudgeOptions {
   Rule rule = Rule::exact;   // at temperature 0, where all rules agree, `exact` is used
@@ -32,6 +35,9 @@ class Sequence {
   // `context` is the largest length, `log_slots` must exceed the number of rounds in flight.
   Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge = {},
            CellMemory memory = CellMemory::device);
+
+  // Bytes that one takes.
+  static size_t bytes(int32_t context, uint32_t log_slots, const JudgeOptions& judge);
 
   struct Start {
     std::span<const int32_t> prompt = {};  // 1 .. context - 1 tokens

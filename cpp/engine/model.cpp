@@ -28,15 +28,11 @@ size_t joined_bytes(const Plan& plan, const Backend& backend) {
 
 // What a model takes in all, so that an error shows what is large.
 std::string budget(const Engine& engine, const Backend& backend) {
-  const Plan& plan = engine.plan();
-  const size_t buffers = static_cast<size_t>(arena_bytes(plan, backend.prompt_rows())) +
-                         joined_bytes(plan, backend) + scratch_bytes(plan, backend) +
-                         backend.pick_scratch(plan.header.vocab) +
-                         backend.head_bytes(plan.header.vocab);
-  const auto megabytes = [](size_t bytes) { return (bytes + 999'999) / 1'000'000; };
-  return concat("the model needs ", megabytes(engine.file_bytes()), " MB for weights, ",
-                megabytes(static_cast<size_t>(kv_bytes(plan) + feature_bytes(plan))),
-                " MB for the KV cache, ", megabytes(buffers), " MB for buffers");
+  const ModelBytes bytes = model_bytes(engine, backend);
+  const auto megabytes = [](size_t count) { return (count + 999'999) / 1'000'000; };
+  return concat("the model needs ", megabytes(bytes.weights), " MB for weights, ",
+                megabytes(bytes.kv_cache), " MB for the KV cache, ", megabytes(bytes.buffers),
+                " MB for buffers");
 }
 
 // Runs `make`, which allocates; an error of it then says what for and what can be done.
@@ -51,6 +47,16 @@ Buffer allocate(const char* what, const Engine& engine, const Backend& backend, 
 }
 
 }  // namespace
+
+ModelBytes model_bytes(const Engine& engine, const Backend& backend) {
+  const Plan& plan = engine.plan();
+  return {.weights = engine.file_bytes(),
+          .kv_cache = static_cast<size_t>(kv_bytes(plan) + feature_bytes(plan)),
+          .buffers = static_cast<size_t>(arena_bytes(plan, backend.prompt_rows())) +
+                     joined_bytes(plan, backend) + scratch_bytes(plan, backend) +
+                     backend.pick_scratch(plan.header.vocab) +
+                     backend.head_bytes(plan.header.vocab)};
+}
 
 Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
     : engine_(packed_for(backend, std::move(engine))),
@@ -78,7 +84,7 @@ Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
               .scratch = {.data = scratch_.data(), .bytes = scratch_.size()},
               .best = best_.data(),
               .joined = joined_.data()} {
-  if (weights_.data() != engine_->file()) engine_->evict();
+  if (!reads_file()) engine_->evict();
 }
 
 void Model::enqueue_step(Stream& stream, const StepRows& rows, Head head) {

@@ -8,6 +8,14 @@
 
 namespace specrt {
 
+// Bytes of an engine loaded on a backend for one sequence.
+struct ModelBytes {
+  size_t weights = 0;
+  size_t kv_cache = 0;  // features of the target included
+  size_t buffers = 0;   // activations and scratch
+};
+ModelBytes model_bytes(const Engine& engine, const Backend& backend);
+
 class Model {
  public:
   // Throws specrt::Error when the device cannot hold weights or activations.
@@ -30,6 +38,9 @@ class Model {
 
   // Zeroed features of one sequence; nothing if the model keeps none.
   Buffer make_features() const;
+
+  // Whether the weights are read where the engine's file is mapped.
+  bool reads_file() const { return weights_.data() == engine_->file(); }
 
   const Plan& plan() const { return engine_->plan(); }
   Backend& backend() const { return backend_; }

@@ -167,7 +167,8 @@ void init_types(nb::module_& module) {
   nb::enum_<FinishReason>(module, "FinishReason")
       .value("stop", FinishReason::stop)
       .value("length", FinishReason::length)
-      .value("cancelled", FinishReason::cancelled);
+      .value("cancelled", FinishReason::cancelled)
+      .value("deadline", FinishReason::deadline);
   nb::class_<RoundRecord>(module, "RoundRecord")
       .def_ro("drafted", &RoundRecord::drafted)
       .def_ro("judged", &RoundRecord::judged)
@@ -181,6 +182,7 @@ void init_types(nb::module_& module) {
   nb::class_<GenerationMetrics>(module, "GenerationMetrics")
       .def_ro("prompt_tokens", &GenerationMetrics::prompt_tokens)
       .def_ro("cached_tokens", &GenerationMetrics::cached_tokens)
+      .def_ro("waiting_time", &GenerationMetrics::waiting_time)
       .def_ro("time_to_first_token", &GenerationMetrics::time_to_first_token)
       .def_ro("total_time", &GenerationMetrics::total_time)
       .def_ro("rounds", &GenerationMetrics::rounds)

@@ -1,25 +1,33 @@
-// The C++ API: load a target engine, with a drafter if there is one, and generate.
+// Loads a target engine, with a drafter if there is one, and generates.
 //
-//   specrt::LLM llm({.target = "bundle/target.engine", .drafter = "bundle/drafters/draft.engine",
-//                    .num_speculative_tokens = 4});
+//   specrt::LLM llm(specrt::open_bundle("bundle").options());  // or paths of engines: LLMOptions
 //   specrt::Completion out = llm.generate(prompt_ids, {.temperature = 0, .max_tokens = 64});
 //
-// Errors are specrt::Error (base/error.h): kind `argument` for what the caller passed.
+// Errors are specrt::Error (error.h): kind `argument` for what the caller passed. Threads: all
+// members of an LLM but its destructor and moving it may be called from any number of threads at
+// the same time. What generates or measures runs one call after another, in the order in which they
+// came. Different LLMs are independent. There is no global state.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "specrt/error.h"
+#include "specrt/export.h"
 #include "specrt/types.h"
 
 namespace specrt {
 
 struct LLMOptions {
-  std::string target;   // path of an engine
-  std::string drafter;  // path of an engine; empty: autoregressive
+  std::string target = {};   // path of an engine
+  std::string drafter = {};  // path of an engine; empty: autoregressive
   // N-gram lookup before the drafter, or alone: it drafts what followed the last tokens where they
   // occurred before. At least min (>= 1) and at most max (<= 16) tokens must match; max 0: none.
   int32_t prompt_lookup_min = 0;
@@ -53,20 +61,47 @@ struct LLMOptions {
   double pace_target_ms = 0;
   double pace_draft_ms = 0;
   bool enable_prefix_caching = true;  // what a prompt shares with the text before is not fed again
-  std::string isa;                    // empty: the best of this machine; else one of cpu_isas()
+  // Of a CPU engine: "avx512bf16", "avx512", "avx2" or "portable"; empty: the best that is here.
+  std::string isa = {};
+  uint64_t memory_limit = 0;  // bytes; what needs more is refused unloaded; 0: none
+  // Told what does not stop a load but should be known, on the thread that loads.
+  std::function<void(std::string_view)> on_warning = {};
 };
 
-class LLM {
+// What loading with these options takes, without loading: engines are opened and checked, weights
+// stay in their files. Beside it stand stacks of threads, recorded rounds (kilobytes each) and,
+// while it loads, the pages of the file that is being copied.
+SPECRT_API MemoryBytes memory_needed(const LLMOptions& options);
+
+// What ends a request from outside. Both are noticed within run_ahead + 1 rounds, within a few
+// chunks of a prompt that is being read, and at once while the request waits for its turn.
+struct RequestLimits {
+  std::optional<std::chrono::steady_clock::time_point> deadline = {};
+  std::stop_token stop = {};  // of a std::stop_source, whose request_stop() cancels from any thread
+};
+
+class SPECRT_API LLM {
  public:
   explicit LLM(const LLMOptions& options);
   ~LLM();
   LLM(LLM&&) noexcept;
 
-  // Blocks. `on_progress` is called on this thread with what every round added, and with nothing
-  // now and then while a long prompt is read; returning false cancels within run_ahead + 1 rounds.
-  // Safe to call from several threads: calls run one after another.
+  // Blocks until the request has had its turn and ended. `on_progress` is called on this thread
+  // with what every round added, and with nothing now and then while a long prompt is read;
+  // returning false cancels within run_ahead + 1 rounds. The completion has all that came before
+  // its end, and at its end may have some text that was held back. What `on_progress` throws ends
+  // the request and is thrown. It cannot generate with this LLM, which would wait for itself: that
+  // is refused.
   Completion generate(std::span<const int32_t> prompt, const SamplingParams& params,
-                      const std::function<bool(const Progress&)>& on_progress = {});
+                      const std::function<bool(const Progress&)>& on_progress = {},
+                      const RequestLimits& limits = {});
+
+  // Throws the argument errors that `generate` would, but for too many stop tokens, without waiting
+  // for a turn: a service can refuse a request before it accepts it.
+  void check(std::span<const int32_t> prompt, const SamplingParams& params) const;
+
+  // Never waits for a request.
+  LLMCounters counters() const;
 
   // Milliseconds of `repeats` single steps with `rows` rows behind `cached` positions.
   std::vector<double> time_steps(EngineRole role, int32_t rows, int32_t cached, int32_t repeats);
@@ -87,7 +122,7 @@ class LLM {
   std::string backend() const;  // "cpu:avx512bf16", "cuda:sm_90:NVIDIA H200"
 
  private:
-  struct State;
+  struct __attribute__((visibility("hidden"))) State;
   std::unique_ptr<State> state_;
 };
 

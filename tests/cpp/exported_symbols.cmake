@@ -1,0 +1,26 @@
+# cmake -DNM=... -DREADELF=... -DLIBRARY=... -DSONAME=... -P exported_symbols.cmake
+# Fails unless the library has the soname, exports the public API, and nothing that is not specrt's.
+execute_process(COMMAND ${NM} -D -C --defined-only ${LIBRARY} OUTPUT_VARIABLE SYMBOLS
+                COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX REPLACE "[[;]|]" "" SYMBOLS "${SYMBOLS}")
+string(REGEX MATCHALL "[^\n]+" LINES "${SYMBOLS}")
+foreach(line IN LISTS LINES)
+  if(NOT line MATCHES "^[0-9a-f]+ . ((typeinfo|typeinfo name|vtable) for )?specrt(::|_)")
+    message(SEND_ERROR "exported beside the API: ${line}")
+  endif()
+  if(line MATCHES "State")
+    message(SEND_ERROR "exported from the inside: ${line}")
+  endif()
+endforeach()
+foreach(name "specrt::LLM::generate(" "typeinfo for specrt::Error\n" " specrt_generate\n"
+             "specrt::open_bundle(")
+  string(FIND "${SYMBOLS}" "${name}" at)
+  if(at EQUAL -1)
+    message(SEND_ERROR "not exported: ${name}")
+  endif()
+endforeach()
+execute_process(COMMAND ${READELF} -d ${LIBRARY} OUTPUT_VARIABLE DYNAMIC COMMAND_ERROR_IS_FATAL ANY)
+string(FIND "${DYNAMIC}" "[${SONAME}]" at)
+if(at EQUAL -1)
+  message(SEND_ERROR "the soname is not ${SONAME}:\n${DYNAMIC}")
+endif()
