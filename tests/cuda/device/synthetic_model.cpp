@@ -94,6 +94,7 @@ class Writer {
                          .kv = format::kNone,
                          .integer = {},
                          .real = {},
+                         .rows = format::OpRows::all,
                          .reserved = {}});
     return plan_.ops.back();
   }
