@@ -1,5 +1,6 @@
 """The example service under a real client: answers, refusals, load, disconnects, shutdown."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -202,6 +203,21 @@ def test_sigterm_ends_what_is_in_flight(
         assert ends.count(reason) >= count - 1  # one may have been done before the signal
         with pytest.raises(OSError):
             service.send("GET", "/health")
+
+
+def test_the_memory_that_is_needed_is_known_and_enough(program: Path, bundle: Path) -> None:
+    words = [program, "--bundle", bundle, "--threads", "2", "--memory-limit"]
+    run = subprocess.run([*words, "1"], capture_output=True, text=True, timeout=60)
+    found = re.search(r"needs (\d+) bytes", run.stderr)
+    assert found is not None
+    needed = int(found[1])
+    beside = 24 << 20  # code, stacks, and what the service itself holds
+    with Service(program, bundle, {"--memory-limit": needed}) as service:
+        prompt = [7 + i % 1000 for i in range(1900)]
+        assert service.generate(prompt=prompt, max_tokens=100, temperature=0).status == 200
+        held = service.holdings().rss_mb * (1 << 20)
+        assert needed / 2 < held < needed + beside
+        assert service.stop() == 0
 
 
 def test_options_that_are_wrong_are_refused(program: Path, bundle: Path) -> None:
