@@ -73,8 +73,8 @@ void Lane::enqueue_tree_step(int32_t capacity, int32_t positions, const TreeShap
   enqueue_clocked(rows, Head::all);
 }
 
-// A segment whose streams a step has may be pruned, so positions of the last layers lie further
-// ahead than those that it feeds.
+// Streams stand for tokens behind those that are fed, so positions of the last layers lie further
+// ahead.
 void Lane::enqueue_streamed_step(const StreamedTree& tree, int32_t positions) {
   StepRows rows = step_rows(tree.capacity, positions);
   rows.positions += streams_;

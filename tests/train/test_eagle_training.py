@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_models import write_rows, write_tiny
+from specrt.build.files import weights_hash
 from specrt.train.eagle_folder import read_eagle, write_eagle
-from specrt.train.mask_drafter import weights_hash
 from specrt.train.parallel import Run, load_target, train_parallel
 from specrt.train.parallel_eagle import EagleOptions, find_mask_token
 from transformers import AutoConfig, GPT2Config

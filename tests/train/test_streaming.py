@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_models import write_rows, write_tiny
+from specrt.build.files import weights_hash
 from specrt.train import parallel
-from specrt.train.mask_drafter import weights_hash
 from specrt.train.parallel import load_target, train_parallel
 from specrt.train.stream_folder import read_streams
 from specrt.train.streaming import StreamOptions

@@ -5,7 +5,6 @@ Streaming, arXiv 2402.11131). It belongs to one target, whose weights it names b
 config key is honoured, harmless, or refused by name.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from specrt.build.checkpoint import Checkpoint, open_checkpoint
 from specrt.build.config import LORA_MODULES, MAX_DIM, MAX_STREAMS, ModelConfig, Streaming
 from specrt.build.errors import BuildError
 from specrt.build.fields import Fields
+from specrt.build.files import weights_hash
 from specrt.build.hf import CONFIG
 from specrt.build.json_file import read_json
 from specrt.build.safetensors_file import StoredTensor
@@ -39,22 +39,11 @@ _KEYS = frozenset(
         "vocab_size",
     }
 )
-_HASH_CHUNK = 1 << 20
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder's config.json is that of a streaming adapter. Raises BuildError."""
     return read_json(folder / CONFIG).get("model_type") == MODEL_TYPE
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 of the safetensors files of a folder, one after another in the order of names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while chunk := file.read(_HASH_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check_base(path: Path, raw: Mapping[str, Any], config: ModelConfig, base: Path) -> None:

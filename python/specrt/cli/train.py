@@ -27,7 +27,7 @@ _KINDS = {
 }
 _SMALL = ("parallel", "draft")  # kinds that start from a small model
 # Adapters are small and start at zero: they take larger steps than a model.
-_STREAM_DEFAULTS = {"optimizer": "muon", "learning_rate": 2e-3}
+_STREAM_DEFAULTS = {"optimizer": "adamw", "learning_rate": 2.5e-4}
 _EPILOG = """the target's own answers are the best data; to make them and train on them:
   specrt generate BUNDLE --prompts PROMPTS.jsonl --jsonl answers.jsonl
   %(prog)s TARGET{draft} --data answers.jsonl -o DRAFTER
@@ -145,7 +145,20 @@ def _add_streams(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="share of an answer's positions that get streams in a step (default: %(default)s)",
     )
-
+    add(
+        "--exit-weight",
+        type=float,
+        default=0.1,
+        metavar="R",
+        help="of the loss of the early exit that prunes (default: %(default)s)",
+    )
+    add(
+        "--embedding-rate",
+        type=float,
+        default=0.01,
+        metavar="R",
+        help="learning rate of the stream embeddings (default: %(default)s)",
+    )
     add(
         "--attention",
         default="torch",
@@ -286,6 +299,8 @@ def _options(args: argparse.Namespace) -> "RunOptions":
         lora_rank=args.lora_rank,
         lora_modules=args.lora_modules,
         stream_weight=args.stream_weight,
+        exit_weight=args.exit_weight,
+        embedding_rate=args.embedding_rate,
         position_share=args.position_share,
         attention=args.attention,
     )

@@ -8,7 +8,6 @@ of the vocabulary that no text has.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -159,16 +158,6 @@ def depth_logits(model: LlamaForCausalLM, tokens: Sequence[int], depths: int) ->
     ids = [*tokens, *[mask] * (depths - 1)]
     scores: Tensor = model(torch.tensor([ids], device=model.device)).logits[0, -depths:]
     return scores
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 of the safetensors files of a folder, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def export_drafter(model: LlamaForCausalLM, depths: int, target: Path, out: Path) -> None:

@@ -26,11 +26,12 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging as hub_logging
 
+from specrt.build.files import weights_hash
 from specrt.train.data import Example
 from specrt.train.distill import teacher_loss
 from specrt.train.group_batches import GroupBatch, batch_plan, make_group_batch
 from specrt.train.group_mask import Cod
-from specrt.train.mask_drafter import mask_token, read_config, start_drafter, weights_hash
+from specrt.train.mask_drafter import mask_token, read_config, start_drafter
 from specrt.train.mask_trainee import MaskTrainee
 from specrt.train.parallel_report import Check, Report, resume_report, write_report
 from specrt.train.position_acceptance import measure_positions

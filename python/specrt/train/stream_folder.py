@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from specrt.train.mask_drafter import copy_shared, new_folder, weights_hash
+from specrt.build.files import weights_hash
+from specrt.train.mask_drafter import copy_shared, new_folder
 from specrt.train.stream_adapter import (
     MODULES,
     PRUNE_RANK,

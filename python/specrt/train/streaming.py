@@ -159,7 +159,7 @@ class StreamOptions(RunOptions):
     position_share: float = 0.25
     attention: str = "torch"
     optimizer: str = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: float = 2.5e-4
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
