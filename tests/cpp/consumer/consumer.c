@@ -144,6 +144,7 @@ static void check_later_struct(specrt_llm* llm) {
   out.size = sizeof out;
   specrt_params_init(&later.params, sizeof later);
   later.params.max_tokens = 2;
+  later.params.ignore_eos = 1;
   REQUIRE(specrt_generate(llm, kPrompt, 3, &later.params, &out, &error) == SPECRT_OK);
   specrt_completion_free(&out);
   later.unknown = 1;
