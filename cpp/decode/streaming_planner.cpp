@@ -116,6 +116,14 @@ StreamingPlanner::Candidate StreamingPlanner::best_of(std::span<const DraftNode>
   return best;
 }
 
+// A row's score is the chance that it adds a token. The time that it takes in the last layers would
+// elsewhere give so many.
+float StreamingPlanner::worthwhile_score(const Candidate& candidate) const {
+  if (ms_.empty()) return 0;
+  const int32_t one = 1 + candidate.streams, all = candidate.kept * one;
+  return static_cast<float>(candidate.rate * limits_.share * (ms(all) - ms(all - one)));
+}
+
 StreamingPlan StreamingPlanner::plan_of(const Candidate& candidate) const {
   const std::vector<DraftNode> nodes =
       likeliest_nodes(ranks_.chances(), tree_limits(candidate.streams));
@@ -123,7 +131,10 @@ StreamingPlan StreamingPlanner::plan_of(const Candidate& candidate) const {
   plan.shape.tree = shape_of(std::span(nodes).first(static_cast<size_t>(candidate.rows)));
   plan.shape.streams = candidate.streams;
   plan.shape.kept = candidate.kept;
-  plan.pruning = candidate.kept < candidate.rows ? Pruning::scored : Pruning::off;
+  if (candidate.kept < candidate.rows) {
+    plan.pruning = Pruning::scored;
+    plan.shape.least_score = worthwhile_score(candidate);
+  }
   plan.depth = plan.shape.tree.depth[plan.shape.tree.rows - 1];
   plan.tokens_per_ms = candidate.rate;
   return plan;

@@ -54,6 +54,7 @@ class StreamingPlanner {
   Candidate best_of(std::span<const DraftNode> nodes, int32_t streams) const;
   double rate(std::span<const DraftNode> nodes, int32_t streams, int32_t kept) const;
   TreeLimits tree_limits(int32_t streams) const;
+  float worthwhile_score(const Candidate& candidate) const;
   StreamingPlan plan_of(const Candidate& candidate) const;
 
   StreamingLimits limits_;

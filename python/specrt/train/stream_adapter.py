@@ -226,11 +226,12 @@ class StreamAdapter(nn.Module):
             range(self.first, len(base.model.layers)), main.keys, main.values, strict=True
         ):
             layer, extra = base.model.layers[index], self._extra(index)
-            q, k, v = (
-                one.view(b, one.shape[1], p, s, one.shape[-1])
-                for one in _project(layer.self_attn, extra, layer.input_layernorm(x), angles)
-            )
-            y = self.attention(q, key, value, k, v, rows, layer.self_attn.scaling)
+            with _unrounded(base):
+                q, k, v = (
+                    one.view(b, one.shape[1], p, s, one.shape[-1])
+                    for one in _project(layer.self_attn, extra, layer.input_layernorm(x), angles)
+                )
+                y = self.attention(q, key, value, k, v, rows, layer.self_attn.scaling)
             attended = y.permute(0, 2, 3, 1, 4).reshape(b, p * s, -1)
             x = x + extra("o", attended, layer.self_attn.o_proj(attended))
             h = layer.post_attention_layernorm(x)
@@ -247,6 +248,16 @@ class StreamAdapter(nn.Module):
             return y + loras[module](x) if module in loras else y
 
         return extra
+
+
+def _unrounded(base: PreTrainedModel) -> torch.autocast:
+    """What attends in the base's own precision, unless that is bfloat16 itself.
+
+    Its scores may reach hundreds, where bfloat16 is off by one.
+    """
+    kind = base.device.type
+    enabled = torch.is_autocast_enabled(kind) and base.dtype == torch.bfloat16
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled)
 
 
 def _project(
@@ -336,6 +347,20 @@ def _rms(x: Tensor) -> Tensor:
     return squares.clamp(min=_SMALLEST_UNIT**2 * float(squares.mean().clamp(min=1e-12))).sqrt()
 
 
+def _score_size(attention: Any, q: Tensor, k: Tensor) -> Tensor:
+    """Root mean square of the scores of queries and keys (1, n, h e) before RoPE; at least 1.
+
+    A query that changes by one part in as many moves its scores by about one. Relative to their own
+    size, small steps of queries and keys would turn the softmax of a model with large scores over.
+    """
+    q, k = (one.unflatten(-1, (-1, attention.head_dim)).float() for one in (q, k))
+    if hasattr(attention, "q_norm"):
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)
+    scores = torch.einsum("bihe,bjhe->bhij", q, k) * attention.scaling
+    return scores.pow(2).mean().sqrt().clamp(min=1.0)
+
+
 @torch.no_grad()
 def _measure_units(target: PreTrainedModel) -> dict[str, Units]:
     """Units of every module "LAYER.NAME", of the residual "entry.LAYER", and of the "head".
@@ -361,6 +386,13 @@ def _measure_units(target: PreTrainedModel) -> dict[str, Units]:
     states = target.model(ids, output_hidden_states=True, use_cache=False).hidden_states
     for hook in hooks:
         hook.remove()
+    for index, layer in enumerate(layers):
+        q, k, v = made[f"{index}.qkv"]
+        parts = torch.ones(3, device=q.device)
+        parts[:2] /= _score_size(layer.self_attn, q, k)
+        old = units[f"{index}.qkv"]
+        sizes = torch.tensor([one.shape[-1] for one in (q, k, v)], device=q.device)
+        units[f"{index}.qkv"] = Units(old.read, old.made * parts.repeat_interleave(sizes))
     for index, state in enumerate(states):
         units[f"entry.{index}"] = Units(_rms(state), _rms(state))
     normed = _rms(target.model.norm(states[-2]))

@@ -78,7 +78,7 @@ class StreamTrainee(Trainee):
         """One forward of a frozen target gives main path and teacher."""
         if self.module.config.shared:
             return StreamView(super().view(target, batch, teach=teach).top, None, None)
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad():
             main = main_path(target, batch.ids, self.module.first)
             top = batch.top if teach else None
             if teach and top is None:
