@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from specrt import Error, __version__
-from specrt.bundle import Bundle
 from specrt.cli.options import named_bundle
 from specrt.eval.machine import source_commit
 from specrt.eval.plot import check_plot
@@ -33,7 +32,14 @@ from specrt.eval.streaming import (
 )
 from specrt.eval.streaming_plot import draw_streaming
 from specrt.eval.task_prompts import task_prompts
-from task_study import add_arguments, bench_options, place_text, result_folder, write_rows
+from task_study import (
+    add_arguments,
+    bench_options,
+    bundles_by_name,
+    place_text,
+    result_folder,
+    write_rows,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options,
             args.temperatures,
             ablations,
-            _named(args.also),
+            bundles_by_name(args.also),
             progress=sys.stderr.isatty(),
         )
     except (ValueError, Error) as error:
@@ -62,17 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for where in result.differing:
         print(f"the output differs from autoregressive decoding: {where}", file=sys.stderr)
     return 1 if result.differing else 0
-
-
-def _named(words: Sequence[str]) -> dict[str, Bundle]:
-    """Bundles by the names that were given. Raises ValueError."""
-    bundles = {}
-    for word in words:
-        name, _, path = word.partition("=")
-        if not name or not path or name in bundles:
-            raise ValueError(f"--also takes NAME=BUNDLE, each name once, not {word!r}")
-        bundles[name] = named_bundle(path)
-    return bundles
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What the benchmarks over the six tasks share: arguments, and where results go."""
+"""What the benchmarks over tasks share: arguments, and where results go."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from specrt.cli.options import count
+from specrt.bundle import Bundle
+from specrt.cli.options import count, named_bundle
 from specrt.eval.bench import BenchOptions, BenchRun
 from specrt.eval.machine import this_machine
 
@@ -48,6 +49,17 @@ def result_folder(args: argparse.Namespace) -> Path:
     machine = this_machine()
     model = re.sub(r"[^a-z0-9]+", "-", machine.cpu_model.lower()).strip("-")
     return RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{model}-{machine.cores}-cores"
+
+
+def bundles_by_name(words: Iterable[str]) -> dict[str, Bundle]:
+    """Bundles of arguments NAME=BUNDLE. Raises ValueError."""
+    bundles: dict[str, Bundle] = {}
+    for word in words:
+        name, _, path = word.partition("=")
+        if not name or not path or name in bundles:
+            raise ValueError(f"bundles are NAME=BUNDLE, each name once, not {word!r}")
+        bundles[name] = named_bundle(path)
+    return bundles
 
 
 def place_text(run: BenchRun) -> str:

@@ -10,7 +10,8 @@ from specrt.eval.prompts import Prompt, read_prompts
 ROWS = [
     {"id": "a", "category": "math", "prompt": "1+1?"},
     {"turns": ["first", "second"]},
-    {"question_id": 81, "prompt": "naïve"},
+    {"question_id": 81, "prompt": "naïve", "reference": "answer"},
+    {"prompt": "2+2?", "reference": ["4", "four"]},
 ]
 
 
@@ -27,7 +28,8 @@ def test_rows(tmp_path: Path, name: str) -> None:
     assert read_prompts(path) == [
         Prompt("1+1?", "a", "math", "some", index=0),
         Prompt("first", "", "some", "some", index=1, follow_ups=("second",)),
-        Prompt("naïve", 81, "some", "some", index=2),
+        Prompt("naïve", 81, "some", "some", index=2, references=("answer",)),
+        Prompt("2+2?", "", "some", "some", index=3, references=("4", "four")),
     ]
     assert len(read_prompts(path, limit=2)) == 2
 

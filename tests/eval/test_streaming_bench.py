@@ -100,7 +100,7 @@ def test_settings_behind_a_method() -> None:
     [
         (("--methods", "streaming,ngram"), "a plot needs autoregressive"),
         (("--data", "."), "has no dialogsum.jsonl"),
-        (("--also", "two"), "--also takes NAME=BUNDLE"),
+        (("--also", "two"), "bundles are NAME=BUNDLE"),
         (("--ablations", "streaming@tokens=4"), "more than the 3 streams"),
     ],
 )

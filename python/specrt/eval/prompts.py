@@ -20,6 +20,7 @@ class Prompt:
         file: name of its file.
         index: of its row among the file's, from 0.
         follow_ups: what the user says after each answer.
+        references: answers that are right.
     """
 
     text: str
@@ -28,13 +29,14 @@ class Prompt:
     file: str = ""
     index: int = 0
     follow_ups: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
 
 def read_prompts(path: Path, limit: int | None = None) -> list[Prompt]:
     """Reads the first `limit` prompts of a file of rows {"prompt": text} or {"turns": [text]}.
 
-    `id` (or Spec-Bench's `question_id`) and `category` are optional; the category of a row without
-    one is the name of the file.
+    `id` (or Spec-Bench's `question_id`), `category` and `reference` (a text or several) are
+    optional; the category of a row without one is the name of the file.
 
     Raises:
         ValueError: the file cannot be read, or a row is not as above; the message has its line.
@@ -76,6 +78,7 @@ def _prompt(line: str, at: str, path: Path, index: int) -> Prompt:
         stem,
         index,
         tuple(turns[1:]),
+        _references(row),
     )
 
 
@@ -84,6 +87,12 @@ def _turns(row: dict[str, Any]) -> list[Any]:
         return [row["prompt"]]
     turns = row.get("turns")
     return turns if isinstance(turns, list) else []
+
+
+def _references(row: dict[str, Any]) -> tuple[str, ...]:
+    given = row.get("reference", [])
+    texts = given if isinstance(given, list) else [given]
+    return tuple(text for text in texts if isinstance(text, str))
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str, *, raw: bool = False) -> list[int]:

@@ -353,12 +353,13 @@ def _score_size(attention: Any, q: Tensor, k: Tensor) -> Tensor:
     A query that changes by one part in as many moves its scores by about one. Relative to their own
     size, small steps of queries and keys would turn the softmax of a model with large scores over.
     """
-    q, k = (one.unflatten(-1, (-1, attention.head_dim)).float() for one in (q, k))
+    q, k = (one.view(*one.shape[:-1], -1, attention.head_dim).float() for one in (q, k))
     if hasattr(attention, "q_norm"):
         q, k = attention.q_norm(q), attention.k_norm(k)
     k = k.repeat_interleave(q.shape[2] // k.shape[2], dim=2)
     scores = torch.einsum("bihe,bjhe->bhij", q, k) * attention.scaling
-    return scores.pow(2).mean().sqrt().clamp(min=1.0)
+    size: Tensor = scores.pow(2).mean().sqrt().clamp(min=1.0)
+    return size
 
 
 @torch.no_grad()
