@@ -170,6 +170,10 @@ class CudaBackend final : public Backend {
     check(args);
     cuda::move_kv(handle(stream), args);
   }
+  void move_features(Stream& stream, const MoveFeaturesArgs& args) override {
+    check(args);
+    cuda::move_features(handle(stream), args);
+  }
 
   void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) override {
     CUDA_CHECK(cudaMemcpyAsync(args.device, args.host, args.bytes, cudaMemcpyHostToDevice,

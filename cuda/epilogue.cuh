@@ -70,6 +70,13 @@ __device__ __forceinline__ void put(const RowsView& out, int32_t row, int32_t co
   }
 }
 
+// x + silu(y) of one output.
+__device__ __forceinline__ void put_silu_sum(const LinearArgs& args, int32_t row, int32_t output,
+                                             float y) {
+  const float x = to_float(args.x.row<const bf16_bits>(row)[output]);
+  put(args.out, row, output, __fadd_rn(x, silu(y)));
+}
+
 // Adds to one element of the residual, and gives it, scaled, to the norm behind it. Its square.
 __device__ __forceinline__ float add_residual(const LinearArgs& args, int32_t row, int32_t output,
                                               float y) {
@@ -186,6 +193,10 @@ __device__ __forceinline__ float finish_pair(const LinearArgs& args, int32_t row
       return __fadd_rn(low, add_residual(args, row, other, high));
     case Epilogue::swiglu:
       if (output < args.w.rows) put(args.out, row, output, __fmul_rn(silu(low), high));
+      return 0.0f;
+    case Epilogue::silu_add:
+      if (output < args.w.rows) put_silu_sum(args, row, output, low);
+      if (other < args.w.rows) put_silu_sum(args, row, other, high);
       return 0.0f;
     case Epilogue::rope_kv:
       put_head(args, row, output, low, high);

@@ -1,4 +1,5 @@
-// Hidden states of the target: what a step keeps of them, and what a drafter's step loads.
+// Hidden states of the target: what a step keeps of them, what a drafter's step loads, and where
+// those of a tree go.
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/ptx.h"
@@ -41,8 +42,9 @@ __device__ bf16_bits stored<bf16_bits>(float value) {
   return to_bf16(value);
 }
 
-// load_features: out[i,k] = feature (position of i, first + k), or mask[k] where there is none
-// mask (d) f32; out (n,d) bf16 or f32
+// load_features: out[i,k] = feature (position of i, first + k), or mask[k] where there is none;
+//   without a mask then that of the last position that has any
+// mask (d) f32 or null; out (n,d) bf16 or f32
 // grid n, block 256: one block per row
 // moves 2nd bytes and 2nd or 4nd more; a few microseconds of latency
 // exact but for the mask in bf16, which rounds once
@@ -54,14 +56,36 @@ __global__ void load_features_kernel(const __grid_constant__ LoadFeaturesArgs ar
   const Row row = row_at(args.rows, r);
   if (!row.exists) return;
   const Segment& segment = args.rows.segments.data()[row.segment];
+  const bool own = has_features(*segment.cells, row.position);
+  const int32_t position = own ? row.position : last_with_features(*segment.cells);
   const bool real =
-      row.position < args.features.slots && has_features(*segment.cells, row.position);
+      (own || args.mask == nullptr) && position >= 0 && position < args.features.slots;
   const auto* kept = reinterpret_cast<const bf16_bits*>(
-                         segment.features + row.position * feature_row_bytes(args.features)) +
+                         segment.features + position * feature_row_bytes(args.features)) +
                      args.first;
   auto* out = args.out.row<T>(r);
   for (auto k = static_cast<int32_t>(threadIdx.x); k < args.out.cols; k += kThreads) {
-    out[k] = stored<T>(real ? to_float(kept[k]) : args.mask[k]);
+    out[k] = stored<T>(real ? to_float(kept[k]) : args.mask == nullptr ? 0.0f : args.mask[k]);
+  }
+}
+
+// move_features: slot base + d = slot base + path[d] for d < count; path[d] >= d ascends
+// features (slots,cols) bf16, moved in place
+// grid so that each thread has 16 bytes of a row, block 256
+// moves 4 cols bytes for each slot; latency bound
+// a copy: exact. What a thread writes is not read by another, and by itself no more
+// needs slots within the features, rows padded to 16 bytes
+__global__ void __launch_bounds__(kThreads)
+    move_features_kernel(const __grid_constant__ MoveFeaturesArgs args) {
+  pdl_launch();
+  pdl_wait();
+  const int64_t bytes = feature_row_bytes(args.rows);
+  const int64_t at = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * 16;
+  if (at >= bytes) return;
+  std::byte* first = args.features + args.span->base * bytes + at;
+  const int32_t count = *args.count;
+  for (int32_t d = 0; d < count; ++d) {
+    st16(first + d * bytes, ld_cg16(first + args.path[d] * bytes));
   }
 }
 
@@ -84,6 +108,13 @@ void load_features(cudaStream_t stream, const LoadFeaturesArgs& args) {
   const auto kernel =
       args.out.dtype == DType::f32 ? load_features_kernel<float> : load_features_kernel<bf16_bits>;
   launch(stream, kernel, row_blocks(args.rows), kThreads, 0, args, {.pdl = true});
+}
+
+void move_features(cudaStream_t stream, const MoveFeaturesArgs& args) {
+  check_bf16("move_features", args.rows);
+  const int64_t chunks = feature_row_bytes(args.rows) / 16;
+  const auto blocks = static_cast<unsigned>((chunks + kThreads - 1) / kThreads);
+  launch(stream, move_features_kernel, dim3(blocks), kThreads, 0, args, {.pdl = true});
 }
 
 }  // namespace specrt::cuda

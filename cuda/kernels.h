@@ -19,6 +19,7 @@ void load_features(cudaStream_t stream, const LoadFeaturesArgs& args);
 void plan_streams(cudaStream_t stream, const PlanStreamsArgs& args);
 void insert_streams(cudaStream_t stream, const InsertStreamsArgs& args);
 void move_kv(cudaStream_t stream, const MoveKvArgs& args);
+void move_features(cudaStream_t stream, const MoveFeaturesArgs& args);
 
 void feed_prompt(cudaStream_t stream, const FeedPromptArgs& args);
 void propose_ngram(cudaStream_t stream, const ProposeNgramArgs& args);

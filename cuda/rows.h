@@ -37,11 +37,12 @@ SPECRT_HD inline Row row_at(const StepRows& rows, int32_t r) {
   return row;
 }
 
-// The position of the token that a row's logits are about: the next one, or of a stream the one
-// that many places further on.
+// The position of the token that a row's logits are about: the next one, of a pair the one behind
+// it, or of a stream the one that many places further on.
 SPECRT_HD inline int32_t predicted_position(const StepRows& rows, const Row& row) {
   const StreamingCells* streams = rows.segments.data()[row.segment].streams.cells;
-  if (streams == nullptr || row.index < streams->kept) return row.position + 1;
+  const int32_t ahead = rows.segments.data()[row.segment].ahead;
+  if (streams == nullptr || row.index < streams->kept) return row.position + ahead;
   const int32_t main = main_row(*streams, row.index);
   return row.base + streams->shape.depth[main] + stream_of(*streams, row.index) + 2;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -20,10 +21,12 @@ constexpr double kFormatVersion = 1;
 constexpr size_t kMaxManifest = size_t{1} << 20;
 constexpr size_t kMaxDrafters = 64;
 constexpr size_t kMaxName = 256;
+constexpr int32_t kMaxHeads = 64;
 constexpr int32_t kDraftTokens = 4;  // where no step times are known
 
 // Methods whose drafter reads and drafts as LLM finds it in the engine.
-constexpr std::array<std::string_view, 3> kMethods = {"speculative", "parallel", "parallel-eagle"};
+constexpr std::array<std::string_view, 5> kMethods = {"speculative", "parallel", "parallel-eagle",
+                                                      "parallel-medusa", "medusa"};
 
 std::string read_manifest(const fs::path& path) {
   std::error_code error;
@@ -60,6 +63,16 @@ std::string name_of(const Json& entry, const char* key) {
   return *name;
 }
 
+int32_t heads_of(const Json& entry) {
+  const Json* found = entry.find("heads");
+  if (found == nullptr) return 0;
+  const auto* heads = found->as<double>();
+  SPECRT_CHECK(
+      heads != nullptr && *heads >= 1 && *heads <= kMaxHeads && std::floor(*heads) == *heads,
+      "a drafter without a number of heads from 1 to ", kMaxHeads);
+  return static_cast<int32_t>(*heads);
+}
+
 void read_drafters(const fs::path& root, const Json& manifest, Bundle& bundle) {
   const Json* drafters = manifest.find("drafters");
   const auto* entries = drafters == nullptr ? nullptr : drafters->as<Json::Array>();
@@ -68,7 +81,8 @@ void read_drafters(const fs::path& root, const Json& manifest, Bundle& bundle) {
   for (const Json& entry : *entries) {
     bundle.drafters.push_back({.name = name_of(entry, "name"),
                                .method = name_of(entry, "method"),
-                               .engine = engine_path(root, entry)});
+                               .engine = engine_path(root, entry),
+                               .heads = heads_of(entry)});
   }
 }
 
@@ -94,7 +108,8 @@ LLMOptions options_with(const Bundle& bundle, const BundleDrafter* drafter) {
                   "\", which this specrt does not have");
   }
   options.drafter = drafter->engine;
-  options.num_speculative_tokens = kDraftTokens;
+  const int32_t most = drafter->heads > 0 ? drafter->heads : kDraftTokens;
+  options.num_speculative_tokens = std::min(most, kDraftTokens);
   return options;
 }
 

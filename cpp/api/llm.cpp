@@ -11,11 +11,11 @@
 #include "api/tally.h"
 #include "base/error.h"
 #include "cpu/cpu_backend.h"
+#include "decode/feature_drafter.h"
 #include "decode/generator.h"
 #include "decode/logits.h"
 #include "decode/model_drafter.h"
 #include "decode/ngram_drafter.h"
-#include "decode/parallel_eagle_drafter.h"
 #include "decode/step_timer.h"
 
 namespace specrt {
@@ -45,7 +45,7 @@ std::unique_ptr<Drafter> make_drafter(Lane& lane, const Lane& target, LoopKind l
       fail_argument("the pearl loop drafts behind tokens that the target has not verified, whose ",
                     "hidden states this drafter would need; use the lockstep loop");
     }
-    return std::make_unique<ParallelEagleDrafter>(lane, target);
+    return std::make_unique<FeatureDrafter>(lane, target);
   }
   if (lane.model().mask_token() < 0) return std::make_unique<ModelDrafter>(lane);
   return std::make_unique<ParallelDrafter>(lane, target.model().vocab());

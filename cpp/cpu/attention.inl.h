@@ -125,15 +125,6 @@ inline float soften(float* scores, int32_t begin, int32_t length, float scale) {
 }
 
 template <DType kType>
-inline Vec load_values(const std::byte* from) {
-  if constexpr (kType == DType::f32) {
-    return load<Vec>(from);
-  } else {
-    return widen(load<Halves>(from));
-  }
-}
-
-template <DType kType>
 inline Vec load_first_values(const std::byte* from, int32_t count) {
   std::byte line[64] = {};
   std::memcpy(line, from, static_cast<size_t>(count) * size_of(kType));

@@ -165,6 +165,9 @@ class CpuBackend : public Backend {
     MoveKvOp op{.args = args, .layers = {args.layers, args.layers + args.layer_count}};
     own_stream(stream).enqueue(std::move(op));
   }
+  void move_features(Stream& stream, const MoveFeaturesArgs& args) override {
+    checked(stream, args);
+  }
   void pick_draft(Stream& stream, const PickDraftArgs& args) override { checked(stream, args); }
   void pick_candidates(Stream& stream, const PickCandidatesArgs& args) override {
     checked(stream, args);

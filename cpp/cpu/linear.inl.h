@@ -1,4 +1,4 @@
-// linear: y = x @ w^T + bias, then store, add to out, or silu(gate) * up
+// linear: y = x @ w^T + bias, then store, add to out, silu(gate) * up, or x + silu(y)
 // x (n,k) in w's dtype; w (m,k) panels16; out (n,m) f32 or bf16, add: f32, swiglu: (n,m/2)
 // bias (m) f32, or null; it is added last
 // an item is a few panels of 16 outputs; it meets rows in blocks of up to 8, so that its weights
@@ -49,6 +49,11 @@ inline void write_values(const RowsView& out, int32_t row, int32_t col, Vec valu
   }
 }
 
+inline Vec read_values(const RowsView& x, int32_t row, int32_t col) {
+  const auto* from = x.row<const std::byte>(row) + col * static_cast<int64_t>(size_of(x.dtype));
+  return x.dtype == DType::f32 ? load_values<DType::f32>(from) : load_values<DType::bf16>(from);
+}
+
 // Adds the bias to kRows results of panels from `panel` on; nothing is read behind its end.
 template <int kPanels, int kRows>
 inline void add_bias(const LinearArgs& args, int32_t panel, Vec (&y)[kRows][kPanels]) {
@@ -75,6 +80,12 @@ inline void finish(const LinearArgs& args, int32_t row, int32_t panel, const Vec
     case Epilogue::swiglu:
       for (int p = 0; p + 1 < kPanels; p += 2) {
         write_values(args.out, row, (panel + p) / 2 * kPanelRows, silu(y[p]) * y[p + 1]);
+      }
+      return;
+    case Epilogue::silu_add:
+      for (int p = 0; p < kPanels; ++p) {
+        const int32_t col = (panel + p) * kPanelRows;
+        write_values(args.out, row, col, read_values(args.x, row, col) + silu(y[p]));
       }
       return;
     case Epilogue::rope_kv:  // refused in ops.cpp

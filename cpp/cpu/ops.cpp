@@ -134,12 +134,14 @@ void run(const Kernels&, const LoadFeaturesArgs& args, Team&) {
     auto* out = args.out.row<std::byte>(row.row);
     const Cells* cells = args.rows.segments[static_cast<size_t>(row.segment)].cells;
     SPECRT_CHECK(cells != nullptr, "load_features: the segment has no cells");
-    if (!has_features(*cells, row.position)) {
+    const bool real = has_features(*cells, row.position);
+    if (!real && args.mask != nullptr) {
       store_row(args.mask, args.out.cols, to, out);
       continue;
     }
+    const int32_t position = real ? row.position : last_with_features(*cells);
     const std::byte* kept =
-        features_of("load_features", args.rows, row, args.features, row.position, args.first);
+        features_of("load_features", args.rows, row, args.features, position, args.first);
     if (from == to) {
       std::memcpy(out, kept, static_cast<size_t>(args.out.cols) * size_of(to));
     } else {
@@ -209,6 +211,19 @@ void run(const Kernels&, const MoveKvOp& op, Team&) {
         move_slot(op.args.kv, kv, head, base + from, base + d);
       }
     }
+  }
+}
+
+void run(const Kernels&, const MoveFeaturesArgs& args, Team&) {
+  const int32_t base = args.span->base, count = *args.count;
+  const int64_t bytes = feature_row_bytes(args.rows);
+  for (int32_t d = 0; d < count; ++d) {
+    const int32_t row = args.path[d];
+    SPECRT_CHECK(row >= d && base + row < args.rows.slots, "move_features: row ", row,
+                 " of a path at ", d);
+    if (row == d) continue;
+    std::memcpy(args.features + (base + d) * bytes, args.features + (base + row) * bytes,
+                static_cast<size_t>(bytes));
   }
 }
 

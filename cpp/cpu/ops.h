@@ -17,9 +17,9 @@ struct MoveKvOp {
 using Op =
     std::variant<EmbedArgs, RopeAnglesArgs, RmsNormArgs, LinearArgs, RopeKvArgs, AttentionArgs,
                  KeepFeaturesArgs, LoadFeaturesArgs, PlanStreamsArgs, InsertStreamsArgs, MoveKvOp,
-                 CopyToDeviceArgs, CopyToHostArgs, FeedPromptArgs, ProposeNgramArgs,
-                 BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs, PickCandidatesArgs, FeedTailArgs,
-                 GrowTreeArgs, JudgeArgs, ClockStepArgs>;
+                 MoveFeaturesArgs, CopyToDeviceArgs, CopyToHostArgs, FeedPromptArgs,
+                 ProposeNgramArgs, BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs,
+                 PickCandidatesArgs, FeedTailArgs, GrowTreeArgs, JudgeArgs, ClockStepArgs>;
 
 // Throws when cells hold what the op cannot do: a slot beyond the cache, a token beyond the table.
 void run(const Kernels& kernels, const Op& op, Team& team);

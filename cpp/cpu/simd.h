@@ -71,6 +71,15 @@ inline Halves narrow(Vec v) {
   return by_part<Halves>([](VecU::Part x) { return truncate(x); }, select(v == v, rounded, quiet));
 }
 
+template <DType kType>
+inline Vec load_values(const std::byte* from) {
+  if constexpr (kType == DType::f32) {
+    return load<Vec>(from);
+  } else {
+    return widen(load<Halves>(from));
+  }
+}
+
 // The halves of the 64-bit products.
 inline void multiply_wide(VecU a, uint32_t factor, VecU& high, VecU& low) {
   const auto multiply = [](Wide::Part x, Wide::Part y) { return multiply_even(x, y); };

@@ -39,6 +39,7 @@ Segment Lane::segment(size_t s, const StepSpan* span) const {
           .tok = sequence.tok + model_.token_shift(),
           .kv = caches_[s].data(),
           .features = features_from_->features(s),
+          .ahead = 1 + model_.token_shift(),
           .cells = sequence.cells};
 }
 
@@ -125,6 +126,12 @@ void Lane::enqueue_move() {
       args.from = streaming(s)->from;
     }
     backend().move_kv(stream_, args);
+    if (streams_ > 0 || !keeps_features(model_.plan())) continue;
+    backend().move_features(stream_, {.span = span(s),
+                                      .features = features(s),
+                                      .rows = feature_rows(model_.plan()),
+                                      .path = tree.path,
+                                      .count = &tree.path_length});
   }
 }
 

@@ -201,7 +201,7 @@ void Sequence::reset(const Start& start) {
   s.draft_kv = start.draft_kv;
   s.draft_end = start.draft_kv;
   s.snap_begin = length;
-  s.snap_count = 0;
+  s.snap_count = start.masks + 1;  // the rows of the masks and the one before
   s.limit = limit_;
   s.stop = Stop::running;
   s.round = 0;

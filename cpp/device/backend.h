@@ -70,6 +70,7 @@ class Backend {
   virtual void plan_streams(Stream& stream, const PlanStreamsArgs& args) = 0;
   virtual void insert_streams(Stream& stream, const InsertStreamsArgs& args) = 0;
   virtual void move_kv(Stream& stream, const MoveKvArgs& args) = 0;
+  virtual void move_features(Stream& stream, const MoveFeaturesArgs& args) = 0;
 
   virtual void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) = 0;
   virtual void copy_to_host(Stream& stream, const CopyToHostArgs& args) = 0;

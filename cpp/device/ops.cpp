@@ -134,6 +134,11 @@ void check(const LinearArgs& args) {
     case Epilogue::swiglu:
       check_swiglu(args);
       return;
+    case Epilogue::silu_add:
+      SPECRT_CHECK(args.w.rows == args.w.cols, "linear: ", args.w.rows, " outputs do not add to ",
+                   args.w.cols, " inputs");
+      check_view("linear", "out", args.out, args.out.dtype, args.w.rows);
+      return;
     case Epilogue::rope_kv:
       check_rope(args);
       return;
@@ -200,6 +205,8 @@ void check(const MoveKvArgs& args) {
     check_kv("move_kv", args.layers[i], args.layers[i].kv_heads);
   }
 }
+
+void check(const MoveFeaturesArgs& args) { check_features("move_features", args.rows, 0, 1); }
 
 void check(const PickDraftArgs& args) {
   check_logits("pick_draft", args.logits, args.vocab, args.first_row);

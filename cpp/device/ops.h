@@ -35,6 +35,7 @@ struct Segment {
   std::byte* kv = nullptr;             // this sequence's cache of the model, all layers
   // The target's hidden states of this sequence, FeatureRows; null: none are kept.
   std::byte* features = nullptr;
+  int32_t ahead = 1;  // places from a row to the token that it predicts; 2: rows are pairs
   // How its tokens are chosen, for a head that prepares the choice, and what is committed, for ops
   // on features; null: the step has neither.
   const Cells* cells = nullptr;
@@ -51,6 +52,7 @@ enum class RowSelect : int32_t {
   all,
   last,     // only the last existing row of every segment, with its streams
   drafts,   // only those of a draft made at once, the last snap_count ones; segments have cells
+  draft,    // of these only the one that drafts token `StepRows::draft`
   streams,  // only streams
 };
 
@@ -69,6 +71,7 @@ struct StepRows {
   // Backend::prompt_rows() in all segments, others kMaxStepRows.
   int32_t capacity = 0;
   RowSelect select = RowSelect::all;
+  int32_t draft = 0;  // of RowSelect::draft, from 0
   // Every position of the step lies below it, so that work over the cache can be sized before the
   // cells are known.
   int32_t positions = 0;
@@ -110,6 +113,11 @@ SPECRT_HD inline RowRange rows_of(const StepRows& step, int32_t s) {
       return {streams == nullptr ? rows - 1 : max_i32(0, streams->kept - 1), rows};
     case RowSelect::drafts:
       return {max_i32(0, rows - segment.cells->snap_count), rows};
+    case RowSelect::draft: {
+      const int32_t first = max_i32(0, rows - segment.cells->snap_count);
+      const int32_t row = min_i32(rows, first + step.draft);
+      return {row, min_i32(rows, row + 1)};
+    }
     case RowSelect::streams:
       return {streams == nullptr ? rows : min_i32(streams->kept, rows), rows};
   }
@@ -203,9 +211,10 @@ enum class Epilogue : int32_t {
   // panels16: panels alternate gate, up: out[:, 16j + r] = silu(y[:, 32j + r]) * y[:, 32j + 16 +
   // r]. tiles16x32: gate rows, then up rows, in pairs: out[:, j] = silu(y[:, j]) * y[:, m/2 + j].
   swiglu = 2,
+  silu_add = 3,  // out = x + silu(y), f32 or bf16, of as many columns as x
   // y is qkv, which goes straight to where RopeKvArgs without gains would bring it, with the same
   // bits; tiles in pairs of stride e/2, no out. Only where the backend joins ops.
-  rope_kv = 3,
+  rope_kv = 4,
 };
 
 // Epilogue::rope_kv: what RopeKvArgs has besides.
@@ -217,7 +226,7 @@ struct RopeOutput {
 };
 
 // y = (x @ w^T) factor + bias, then the epilogue. x (n,k) in w's dtype, w (m,k) packed, out (n,m)
-// or (n,m/2). Epilogue `add` may have a gain.
+// or (n,m/2). Epilogue `add` may have a gain, `silu_add` has no factor.
 struct LinearArgs {
   StepRows rows;
   RowsView x;
@@ -275,13 +284,14 @@ struct KeepFeaturesArgs {
   int32_t first = 0;
 };
 
-// out[i,:] = columns [first, first + d) of the features at the position of row i, or the mask where
-// there are none (has_features). mask (d,) f32, out (n,d) f32 or as the features are.
+// out[i,:] = columns [first, first + d) of the features at the position of row i, or where there
+// are none (has_features) the mask, or without one those of the last position that has any. mask
+// (d,) f32, out (n,d) f32 or as the features are.
 struct LoadFeaturesArgs {
   StepRows rows;
   FeatureRows features;
   int32_t first = 0;
-  const float* mask = nullptr;
+  const float* mask = nullptr;  // or null
   RowsView out;
 };
 
@@ -316,6 +326,15 @@ struct MoveKvArgs {
   const Cell<int32_t>* path = nullptr;   // (kMaxStepRows,)
   const Cell<int32_t>* count = nullptr;  // 0 .. kMaxStepRows
   const Cell<int32_t>* from = nullptr;   // (kMaxStepRows,) or null
+};
+
+// The same for features, whose slots are those of the layers without streams.
+struct MoveFeaturesArgs {
+  const StepSpan* span = nullptr;
+  std::byte* features = nullptr;  // Segment::features
+  FeatureRows rows;
+  const Cell<int32_t>* path = nullptr;   // as in MoveKvArgs
+  const Cell<int32_t>* count = nullptr;  // as in MoveKvArgs
 };
 
 // Copies host memory to the device; `host` stays as it is until the stream has done it.
@@ -459,6 +478,7 @@ void check(const LoadFeaturesArgs& args);
 void check(const PlanStreamsArgs& args);
 void check(const InsertStreamsArgs& args);
 void check(const MoveKvArgs& args);
+void check(const MoveFeaturesArgs& args);
 void check(const PickDraftArgs& args);
 void check(const PickCandidatesArgs& args);
 void check(const JudgeArgs& args);

@@ -50,6 +50,8 @@ SPECRT_HD inline bool has_features(const Cells& s, int32_t position) {
   return position < s.committed - 1;
 }
 
+SPECRT_HD inline int32_t last_with_features(const Cells& s) { return s.committed - 2; }
+
 // What the host fixes for an n-gram lookup.
 struct NgramPlan {
   int32_t capacity = 0;    // tokens asked for, an upper bound

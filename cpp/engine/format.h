@@ -14,7 +14,7 @@
 namespace specrt::format {
 
 inline constexpr char kMagic[8] = {'S', 'P', 'E', 'C', 'R', 'T', '\x1a', '\n'};
-inline constexpr uint32_t kFormatVersion = 4;
+inline constexpr uint32_t kFormatVersion = 5;
 inline constexpr uint32_t kCpuLayoutVersion = 1;   // packing of the x86 engines (view.h, panels16)
 inline constexpr uint32_t kCudaLayoutVersion = 1;  // packing of CUDA engines (view.h, tiles16x32)
 inline constexpr uint32_t kBackendCpu = 0;
@@ -96,12 +96,12 @@ enum class OpKind : uint32_t {
   embed = 0,          // out; tensor table
   rope_angles = 1,    // out; tensor inv_freq (1, e/2) f32 row_major; real[0] = scaling
   rms_norm = 2,       // in[0] x, out; tensor gain (1, d) f32 row_major; real[0] = eps
-  linear = 3,         // in[0] x, out; tensor packed weight; integer: epilogue (0 1 2), bias
+  linear = 3,         // in[0] x, out; tensor packed weight; integer: epilogue (0 to 3), bias
   rope_kv = 4,        // in[0] qkv, in[1] angles, out q; kv; integer: query heads, gains of queries
                       // and keys; real[0] = eps of their norm
   attention = 5,      // in[0] q, out; kv; integer[0] = query heads; real[0] = scale
   keep_features = 6,  // in[0] x, no out; integer[0] = first column of the features; not in the head
-  load_features = 7,  // out; tensor mask (1, d) f32 row_major; integer[0] = first column
+  load_features = 7,  // out; tensor mask (1, d) f32 row_major or none; integer[0] = first column
   // Once each in a target with streams, in this order and before the head. What stands behind
   // insert_streams runs for the rows of the layers with streams, and does not embed.
   plan_streams = 8,    // in[0] exit, no out; tensor table
@@ -113,6 +113,7 @@ enum class OpRows : uint32_t {
   all = 0,
   streams = 1,  // only streams; behind insert_streams
   scored = 2,   // all, in steps that score rows; before plan_streams
+  draft = 3,    // of a draft made at once only the one that drafts token OpRecord::draft; the head
 };
 
 // Unused ids are kNone and unused numbers 0. A bias or gain among the integers is the id of a
@@ -126,7 +127,8 @@ struct OpRecord {
   int32_t integer[4];
   float real[2];
   OpRows rows;
-  uint32_t reserved[3];
+  int32_t draft;  // with OpRows::draft, from 0; else 0
+  uint32_t reserved[2];
 };
 static_assert(sizeof(OpRecord) == 64);
 

@@ -36,6 +36,9 @@ int64_t kv_bytes(const Plan& plan);
 bool keeps_features(const Plan& plan);
 bool reads_features(const Plan& plan);
 
+// Tokens that a drafter drafts with a head for each; 0: it is not made of heads.
+int32_t draft_heads(const Plan& plan);
+
 // Bytes of the features that a target keeps of one sequence.
 int64_t feature_bytes(const Plan& plan);
 

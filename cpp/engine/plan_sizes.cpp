@@ -75,6 +75,14 @@ int64_t kv_bytes(const Plan& plan) {
 bool keeps_features(const Plan& plan) { return has_op(plan, OpKind::keep_features); }
 bool reads_features(const Plan& plan) { return has_op(plan, OpKind::load_features); }
 
+int32_t draft_heads(const Plan& plan) {
+  int32_t heads = 0;
+  for (const OpRecord& op : plan.ops) {
+    if (op.rows == format::OpRows::draft) heads = std::max(heads, op.draft + 1);
+  }
+  return heads;
+}
+
 int32_t layers_before_streams(const Plan& plan) {
   int32_t layers = 0;
   for (const OpRecord& op : plan.ops) {

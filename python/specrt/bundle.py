@@ -31,6 +31,17 @@ class Bundle:
         return {file.stem: file for file in sorted((self.path / "drafters").glob("*.engine"))}
 
     @property
+    def heads(self) -> dict[str, int]:
+        """Tokens that drafters made of heads can draft, by name; others have no such limit."""
+        entries = self.manifest.get("drafters")
+        named = entries if isinstance(entries, list) else []
+        return {
+            str(entry.get("name")): entry["heads"]
+            for entry in named
+            if isinstance(entry, dict) and type(entry.get("heads")) is int
+        }
+
+    @property
     def streams(self) -> int:
         """Streams of a row with which the target can draft for itself; 0: none."""
         target = self.manifest.get("target")

@@ -41,18 +41,20 @@ class LLM:
             finds nothing); "pearl" drafts with the draft model while the target verifies the draft
             before, "pearl:ngram" and "pearl:ngram+speculative" do so with those. "parallel" and
             "pearl:parallel" draft with a model that fills masks, all tokens in one step;
-            "parallel-eagle" with one that reads hidden states of the target besides (P-EAGLE).
+            "parallel-eagle" with one that reads hidden states of the target besides (P-EAGLE),
+            "parallel-medusa" with one that reads its last hidden states alone, and "medusa" with a
+            head for each token.
             "streaming" drafts with the target itself, whose step verifies a draft and makes the
             next (Speculative Streaming). The output is the same with each.
         num_speculative_tokens: tokens drafted in every round, 1 to 63, or up to the streams of a
-            streaming adapter; None drafts as many as should pay, by the bundle's step times and by
-            how the last drafts held, down to none.
+            streaming adapter or to the heads of Medusa; None drafts as many as should pay, by the
+            bundle's step times and by how the last drafts held, down to none.
         speculative_config: the two arguments above as vLLM spells them, for example
             {"method": "draft_model", "num_speculative_tokens": 4}.
-        tree_nodes: "parallel" and "streaming" may draft trees of at most so many tokens, 0 to 63,
-            each path of at most num_speculative_tokens, and verify them in one step; 0 drafts
-            chains. None leaves it to the costs where num_speculative_tokens is None as well. For
-            the rule "exact".
+        tree_nodes: methods that draft all tokens in one step may draft trees of at most so many
+            tokens, 0 to 63, each path of at most num_speculative_tokens, and verify them in one
+            step; 0 drafts chains. None leaves it to the costs where num_speculative_tokens is None
+            as well. For the rule "exact".
         kept_nodes: of a tree under "streaming", the row of the committed token included, that the
             layers with streams get at most, 0 to 63; the others are pruned before by an early
             exit. 0 and None: as many as fit, or as the costs say.

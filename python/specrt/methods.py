@@ -17,6 +17,8 @@ METHODS = (
     "ngram+speculative",
     "parallel",
     "parallel-eagle",
+    "parallel-medusa",
+    "medusa",
     STREAMING,
     _PEARL,
     f"{_PEARL}:ngram",
@@ -45,20 +47,28 @@ _DRAFTER_OF = {
     _PEARL: "draft",
     "parallel": "parallel",
     "parallel-eagle": "parallel-eagle",
+    "parallel-medusa": "parallel-medusa",
+    "medusa": "medusa",
 }
 _OPTION_OF = {
     "draft": "--draft MODEL",
     "parallel": "--draft MODEL, a model that fills masks (specrt train parallel)",
     "parallel-eagle": "--draft MODEL, a P-EAGLE drafter of this target",
+    "parallel-medusa": "--draft MODEL, a drafter of specrt train parallel-medusa",
+    "medusa": "--draft MODEL, Medusa heads of this target",
 }
 _MISSING = {
     "draft": "draft model",
     "parallel": "parallel drafter",
     "parallel-eagle": "P-EAGLE drafter",
+    "parallel-medusa": "parallel Medusa drafter",
+    "medusa": "Medusa heads",
 }
 
+# Engines that read hidden states of tokens that the target has verified.
+_OF_FEATURES = ("parallel-eagle", "parallel-medusa", "medusa")
 # Engines that make all tokens of a draft in one step.
-AT_ONCE = ("parallel", "parallel-eagle")
+AT_ONCE = ("parallel", *_OF_FEATURES)
 
 # Drafting with a lookup takes no time that could be hidden behind a step.
 _NEVER_FASTEST = (f"{_PEARL}:ngram", f"{_PEARL}:ngram+speculative")
@@ -104,7 +114,7 @@ class MethodChoice:
 
     def trees(self, rule: str) -> bool:
         """Whether drafts can be trees: candidates for all positions come from one step."""
-        return self.method in ("parallel", STREAMING) and rule == "exact"
+        return self.method in (*AT_ONCE, STREAMING) and rule == "exact"
 
     @property
     def overlaps(self) -> bool:
@@ -159,12 +169,19 @@ def choose_method(
         )
     if name == STREAMING:
         return _streaming(bundle, tokens)
+    heads = bundle.heads.get(name)
+    if heads is not None and tokens is not None and tokens > heads:
+        raise ValueError(
+            f"num_speculative_tokens {tokens} is more than the {heads} heads of {bundle.path}; "
+            "each drafts one"
+        )
     lookup = request.lookup or _DEFAULT_LOOKUP if "ngram" in name else None
     if tokens is not None:
         return MethodChoice(name, tokens, lookup)
+    most = heads or _MOST_ADAPTIVE_TOKENS
     if bundle.curves is None:
-        return MethodChoice(name, _DEFAULT_SPECULATIVE_TOKENS, lookup)
-    return MethodChoice(name, _MOST_ADAPTIVE_TOKENS, lookup, "adaptive")
+        return MethodChoice(name, min(most, _DEFAULT_SPECULATIVE_TOKENS), lookup)
+    return MethodChoice(name, most, lookup, "adaptive")
 
 
 def _streaming(bundle: Bundle, tokens: int | None) -> MethodChoice:
@@ -233,10 +250,11 @@ def _request(
     elif num_speculative_tokens is not None:
         _tokens(num_speculative_tokens)
     method = _ALIASES.get(method, method)
-    if method == f"{_PEARL}:parallel-eagle":
+    drafter = method.removeprefix(f"{_PEARL}:")
+    if drafter != method and drafter in _OF_FEATURES:
         raise ValueError(
-            f"{method} is not possible: a P-EAGLE drafter reads hidden states of tokens that the "
-            "target has verified, and pearl drafts before it has; use parallel-eagle"
+            f"{method} is not possible: its drafter reads hidden states of tokens that the target "
+            f"has verified, and pearl drafts before it has; use {drafter}"
         )
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")

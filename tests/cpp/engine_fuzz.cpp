@@ -2,6 +2,7 @@
 // loads is run on the CPU backend. Anything but specrt::Error is a bug; best under
 // AddressSanitizer.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -11,9 +12,9 @@
 
 #include "base/error.h"
 #include "cpu/cpu_backend.h"
+#include "decode/feature_drafter.h"
 #include "decode/generator.h"
 #include "decode/model_drafter.h"
-#include "decode/parallel_eagle_drafter.h"
 #include "tiny_engine.h"
 
 namespace {
@@ -167,7 +168,8 @@ void damage(Random& random, File& file) {
 
 // What runs beside an engine with features.
 struct Partners {
-  std::shared_ptr<const Engine> target, eagle;
+  std::shared_ptr<const Engine> target;
+  std::array<std::shared_ptr<const Engine>, 2> drafters;
 };
 
 struct Counts {
@@ -191,7 +193,7 @@ SamplingParams random_params(Random& random) {
 
 std::unique_ptr<Drafter> drafter_of(Lane& draft, const Lane& target) {
   if (reads_features(draft.model().plan())) {
-    return std::make_unique<ParallelEagleDrafter>(draft, target);
+    return std::make_unique<FeatureDrafter>(draft, target);
   }
   return std::make_unique<ModelDrafter>(draft);
 }
@@ -238,7 +240,7 @@ void run_engine(Random& random, std::shared_ptr<const Engine> engine, const Part
   const std::shared_ptr<const Engine> large =
       reads_features(engine->plan()) ? partners.target : engine;
   const std::shared_ptr<const Engine> small =
-      keeps_features(engine->plan()) ? partners.eagle : engine;
+      keeps_features(engine->plan()) ? partners.drafters[below(random, 2)] : engine;
   const int32_t context = large->plan().header.context, vocab = large->plan().header.vocab;
   Sequence sequence(backend, context, kMaxRunAhead + 2);
   Model target(large, backend), draft(small, backend);
@@ -282,9 +284,9 @@ void try_file(Random& random, const File& file, const Partners& partners, Backen
 
 int fuzz(size_t iterations, uint64_t seed) {
   const File good[] = {tiny_engine(DType::bf16, 1).bytes(), tiny_engine(DType::f32, 1).bytes(),
-                       tiny_target(DType::f32, 1).bytes(), tiny_eagle(DType::f32, 1).bytes(),
-                       tiny_streaming(DType::bf16, 1).bytes()};
-  const Partners partners{open_engine(good[2]), open_engine(good[3])};
+                       tiny_target(DType::f32, 1).bytes(),  tiny_eagle(DType::f32, 1).bytes(),
+                       tiny_medusa(DType::f32, 1).bytes(),  tiny_streaming(DType::bf16, 1).bytes()};
+  const Partners partners{open_engine(good[2]), {open_engine(good[3]), open_engine(good[4])}};
   const auto backend = make_cpu_backend({.threads = 1});
   const auto stream = backend->make_stream({});
   Counts counts;

@@ -78,6 +78,7 @@ format::OpRecord& EngineImage::add_op(format::OpKind kind, int32_t out) {
                  .integer = {},
                  .real = {},
                  .rows = format::OpRows::all,
+                 .draft = 0,
                  .reserved = {}});
   return ops.back();
 }

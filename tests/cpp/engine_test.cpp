@@ -120,7 +120,7 @@ TEST_CASE("every damaged byte of header and tables is noticed") {
 TEST_CASE("a foreign or other-version file is refused with what to do") {
   CHECK_EQ(header_refusal([](FileHeader& h) { h.magic[0] = 'X'; }), "it is not a specrt engine");
   CHECK_EQ(header_refusal([](FileHeader& h) { h.format_version = 99; }),
-           "format version 99 where this specrt reads 4; rebuild the bundle with `specrt build`");
+           "format version 99 where this specrt reads 5; rebuild the bundle with `specrt build`");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.backend = 2; }), "specrt build --backend cpu");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.layout_version = 9; }), "layout 9");
 }
@@ -229,7 +229,8 @@ TEST_CASE("ops whose shapes do not fit together are refused") {
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.tensor = 1; }), "must be one f32 row of 24");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.in[0] = 1; }), "rms_norm: x must be f32, not bf16");
   CHECK_SAYS(op_refusal(3, [](auto& op) { op.out = 0; }), "linear: out must have 64 columns");
-  CHECK_SAYS(op_refusal(3, [](auto& op) { op.integer[0] = 3; }), "linear: unknown epilogue 3");
+  CHECK_SAYS(op_refusal(3, [](auto& op) { op.integer[0] = 4; }), "linear: unknown epilogue 4");
+  CHECK_SAYS(op_refusal(3, [](auto& op) { op.integer[0] = 3; }), "64 outputs do not add to 24");
   CHECK_SAYS(op_refusal(3, [](auto& op) { op.integer[0] = -1; }), "linear: unknown epilogue -1");
   CHECK_SAYS(op_refusal(3, [](auto& op) { op.tensor = 1, op.integer[1] = 0; }),
              "linear: the weight is not packed");
@@ -299,13 +300,27 @@ TEST_CASE("a drafter whose features do not fit is refused") {
              "load_features: out must be f32, not bf16");
   CHECK_SAYS(drafter([](auto& e) { e.header.mask_token = 0; }), "read without a mask token");
   CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = 1; }), "must be one f32 row of 48");
-  CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = -1; }), "op 2: tensor -1 of");
+  CHECK_SAYS(drafter([](auto& e) { e.ops[2].tensor = -2; }), "op 2: tensor -2 of");
   CHECK_SAYS(
       drafter([](auto& e) { e.add_op(format::OpKind::keep_features, format::kNone).in[0] = 0; }),
       "keeps features and reads those of another");
   CHECK_SAYS(
       feature_refusal(tiny_engine(DType::bf16, 1), [](auto& e) { e.header.feature_cols = 24; }),
       "features of 24 columns in an engine that does not use them");
+}
+
+TEST_CASE("heads of drafts that do not fit are refused") {
+  using format::OpRows;
+  const auto heads = [](const std::function<void(EngineImage&)>& change) {
+    return feature_refusal(tiny_medusa(DType::bf16, 1), change);
+  };
+  const std::string outside = ": rows of drafts outside of a drafter's head";
+  CHECK_EQ(heads([](auto&) {}), "(accepted)");
+  CHECK_EQ(heads([](auto& e) { e.ops[1].draft = -1; }), "engine op 1: draft token -1");
+  CHECK_EQ(heads([](auto& e) { e.ops[1].draft = kMaxStepRows; }), "engine op 1: draft token 64");
+  CHECK_EQ(heads([](auto& e) { e.ops[3].rows = OpRows::all; }), "engine op 3: draft token 1");
+  CHECK_EQ(heads([](auto& e) { e.header.head_begin = 2; }), "engine op 1" + outside);
+  CHECK_EQ(op_refusal(18, [](auto& op) { op.rows = OpRows::draft; }), "engine op 18" + outside);
 }
 
 // Ops of the engine with streams: 10 to 13 score, 14 plans, 15 inserts, 16 rope_angles, 19 the
@@ -352,7 +367,7 @@ TEST_CASE("ops out of their place beside the streams are refused") {
   CHECK_EQ(streaming([](auto& e) { e.ops[15].rows = OpRows::streams; }), misplaced(15));
   CHECK_EQ(streaming([](auto& e) { e.ops[16].rows = OpRows::scored; }), misplaced(16));
   CHECK_EQ(streaming([](auto& e) { e.ops[14].rows = OpRows::scored; }), misplaced(14));
-  CHECK_EQ(streaming([](auto& e) { e.ops[3].rows = static_cast<OpRows>(3); }), misplaced(3));
+  CHECK_EQ(streaming([](auto& e) { e.ops[3].rows = static_cast<OpRows>(4); }), misplaced(3));
   CHECK_EQ(op_refusal(3, [](auto& op) { op.rows = OpRows::streams; }), misplaced(3));
   CHECK_EQ(streaming([](auto& e) { e.ops[22].kv = 0; }),
            "engine op 22: kv layer 0 does not lie behind 0, which is before the streams");

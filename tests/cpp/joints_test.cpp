@@ -70,6 +70,7 @@ struct LayerPlan {
                         .integer = {},
                         .real = {},
                         .rows = format::OpRows::all,
+                        .draft = 0,
                         .reserved = {}});
     return plan.ops.back();
   }

@@ -120,6 +120,11 @@ void ScriptedBackend::move_kv(Stream& stream, const MoveKvArgs& args) {
   });
 }
 
+void ScriptedBackend::move_features(Stream& stream, const MoveFeaturesArgs& args) {
+  check(args);
+  push(stream, [this, args] { run(args); });
+}
+
 void ScriptedBackend::copy_to_device(Stream& stream, const CopyToDeviceArgs& args) {
   push(stream, [this, args] {
     for (size_t at = 0; at < args.bytes; at += sizeof(int32_t)) {
@@ -253,8 +258,10 @@ void ScriptedBackend::run(const PickCandidatesArgs& args) {
   for (int32_t depth = 0; depth < args.depths && drafts(s, depth); ++depth) {
     const int32_t own = draft_row(s, *args.span, depth, Drafting::at_once);
     const int32_t position = draft_position(s, depth);
-    require(own >= 0 && peek(args.span->base) + own + 1 == position, "the candidates of position ",
-            position, " come from the row at ", peek(args.span->base) + own);
+    const int32_t ahead = pair_spans_.contains(args.span) ? 2 : 1;
+    require(own >= 0 && peek(args.span->base) + own + ahead == position,
+            "the candidates of position ", position, " come from the row at ",
+            peek(args.span->base) + own);
     const std::vector<int32_t> order = in_order(s, args.logits, args.first_row + own, position);
     keep_best(args, depth, order);
     args.sequence.tok[position] = order[0];
@@ -303,6 +310,21 @@ void ScriptedBackend::run(const MoveKvArgs& args, const std::vector<KvLayer>& la
     if (keeps && streaming_.at(args.span)->streams > 0) {
       move(streaming_.at(args.span)->kept, count - 1);
     }
+  }
+}
+
+void ScriptedBackend::run(const MoveFeaturesArgs& args) {
+  if (fault_ == Fault::features_not_moved) return;
+  const int32_t base = args.span->base, count = *args.count;
+  const int64_t bytes = feature_row_bytes(args.rows);
+  for (int32_t d = 0; d < count; ++d) {
+    const int32_t row = args.path[d];
+    require(row >= d, "features of row ", row, " move to depth ", d);
+    const std::byte* from = args.features + (base + row) * bytes;
+    std::byte* to = args.features + (base + d) * bytes;
+    races_.access(from, CellAccess::read);
+    races_.access(to, CellAccess::write);
+    std::memmove(to, from, sizeof(FedToken));
   }
 }
 

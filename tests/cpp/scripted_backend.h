@@ -30,6 +30,7 @@ enum class Fault {
   draft_beyond_limit,
   judged_after_stop,
   tree_not_moved,      // the accepted path stays where the tree had it
+  features_not_moved,  // those of the accepted path stay where the tree had them
   tree_judged_by_row,  // the verdict uses the noise of the row instead of the depth
   levels_moved_alike,  // the layers below the streams move the rows that those with streams have
   stream_kept,         // a stream stays in the KV in place of the last committed row
@@ -73,6 +74,7 @@ class ScriptedBackend final : public Backend {
   void plan_streams(Stream& stream, const PlanStreamsArgs& args) override;
   void insert_streams(Stream& stream, const InsertStreamsArgs& args) override;
   void move_kv(Stream& stream, const MoveKvArgs& args) override;
+  void move_features(Stream& stream, const MoveFeaturesArgs& args) override;
   size_t attention_scratch(const AttentionArgs&) const override { return 0; }
   size_t pick_scratch(int32_t) const override { return 0; }
   void feed_prompt(Stream& stream, const FeedPromptArgs& args) override;
@@ -137,6 +139,7 @@ class ScriptedBackend final : public Backend {
   void run(const PlanStreamsArgs& args);
   void run(const InsertStreamsArgs& args);
   void run(const MoveKvArgs& args, const std::vector<KvLayer>& layers);
+  void run(const MoveFeaturesArgs& args);
   void run(const JudgeArgs& args);
   void run(const ClockStepArgs& args);
   void run(const ProposeNgramArgs& args);

@@ -61,7 +61,7 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
     draft = std::make_unique<Lane>(*draft_model, draft_stream ? *draft_stream : *target_stream,
                                    sequence_pointers(), clocked(chosen.draft_ms));
     if (pairs) {
-      drafter = std::make_unique<ParallelEagleDrafter>(*draft, *target);
+      drafter = std::make_unique<FeatureDrafter>(*draft, *target);
     } else if (chosen.drafting == Drafting::at_once) {
       drafter = std::make_unique<ParallelDrafter>(*draft, chosen.vocab);
     } else {

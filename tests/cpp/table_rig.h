@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "decode/feature_drafter.h"
 #include "decode/generator.h"
 #include "decode/model_drafter.h"
 #include "decode/ngram_drafter.h"
-#include "decode/parallel_eagle_drafter.h"
 #include "scripted_backend.h"
 #include "table_model.h"
 

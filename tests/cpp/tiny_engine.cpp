@@ -134,6 +134,22 @@ struct Writer {
     linear(features, x, kDim, 2 * kDim, Epilogue::add);
   }
 
+  // Of a block x + silu(W x + b) and an output matrix each.
+  void heads(int32_t count) {
+    const int32_t features = image.add_buffer(dtype, kDim), block = image.add_buffer(dtype, kDim);
+    op(OpKind::load_features, format::kNone, features, format::kNone).integer[0] = kDim;
+    for (int32_t head = 0; head < count; ++head) {
+      const size_t first = image.ops.size();
+      linear(features, block, kDim, kDim, Epilogue::silu_add).integer[1] =
+          vector(kDim, 0.3f, -0.9f) + 1;
+      linear(block, logits, kVocab, kDim, Epilogue::store);
+      for (size_t i = first; i < image.ops.size(); ++i) {
+        image.ops[i].rows = format::OpRows::draft;
+        image.ops[i].draft = head;
+      }
+    }
+  }
+
   DType dtype;
   std::mt19937_64 random;
   std::uniform_real_distribution<float> spread{-0.4f, 0.4f};
@@ -165,26 +181,39 @@ std::vector<std::byte> letters(int32_t vocab) {
 enum class Features { none, keep, load };
 enum class Layers { plain, streamed };  // of the second one
 
-EngineImage decoder(DType dtype, uint64_t seed, Features features, Layers layers) {
-  Writer writer(dtype, seed);
+// What all engines here have in common.
+void describe(Writer& writer) {
   EngineImage& image = writer.image;
   image.header.vocab = kVocab;
   image.header.context = kContext;
-  image.header.dtype = static_cast<uint32_t>(dtype);
+  image.header.dtype = static_cast<uint32_t>(writer.dtype);
   image.header.logits_buffer = writer.logits;
   image.header.eos_count = 1;
   image.header.eos[0] = 2;
   image.meta = R"({"name": "tiny"})";
   image.token_table = letters(kVocab);
+}
+
+void read_features(Writer& writer) {
+  EngineImage& image = writer.image;
+  image.header.feature_cols = 2 * kDim;
+  image.header.feature_dtype = static_cast<uint32_t>(writer.dtype);
+  image.header.context = kContext - 1;
+  image.header.mask_token = 1 + kMaskToken;
+}
+
+EngineImage decoder(DType dtype, uint64_t seed, Features features, Layers layers) {
+  Writer writer(dtype, seed);
+  EngineImage& image = writer.image;
+  describe(writer);
   writer.op(OpKind::embed, format::kNone, writer.x, writer.matrix(Layout::panels16, kVocab, kDim));
   writer.rotate();
-  if (features != Features::none) {
+  if (features == Features::keep) {
     image.header.feature_cols = 2 * kDim;
     image.header.feature_dtype = static_cast<uint32_t>(dtype);
   }
   if (features == Features::load) {
-    image.header.context = kContext - 1;
-    image.header.mask_token = 1 + kMaskToken;
+    read_features(writer);
     writer.load();
   }
   for (const int32_t layer : {0, 1}) {
@@ -208,6 +237,13 @@ EngineImage tiny_target(DType dtype, uint64_t seed) {
 }
 EngineImage tiny_eagle(DType dtype, uint64_t seed) {
   return decoder(dtype, seed, Features::load, Layers::plain);
+}
+EngineImage tiny_medusa(DType dtype, uint64_t seed) {
+  Writer writer(dtype, seed);
+  describe(writer);
+  read_features(writer);
+  writer.heads(3);
+  return std::move(writer.image);
 }
 EngineImage tiny_streaming(DType dtype, uint64_t seed) {
   return decoder(dtype, seed, Features::none, Layers::streamed);

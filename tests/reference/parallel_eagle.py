@@ -39,6 +39,16 @@ def target_features(folder: Path, tokens: Sequence[int], layers: Sequence[int]) 
     return torch.cat([found[layer] for layer in layers], dim=-1)
 
 
+def target_outputs(folder: Path, tokens: Sequence[int]) -> Tensor:
+    """What the target's head reads (tokens, width), in float32."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).model
+    with torch.no_grad():
+        states: Tensor = model(torch.tensor([list(tokens)])).last_hidden_state
+    return states[0]
+
+
 def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
     """Norm of the last dimension."""
     return x * gain / torch.sqrt((x * x).mean(-1, keepdim=True) + EPS)

@@ -15,8 +15,9 @@ namespace specrt {
 
 struct BundleDrafter {
   std::string name;    // "draft"
-  std::string method;  // "speculative", "parallel", "parallel-eagle"
+  std::string method;  // as LLM in Python names it: "speculative", "parallel", "medusa", ...
   std::string engine;  // path of its engine
+  int32_t heads = 0;   // tokens that it drafts with a head for each; 0: it is not made of heads
 };
 
 struct Bundle {

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from specrt._core import Error
+from specrt.build import medusa, parallel_medusa, speculators
 from specrt.build.architectures import graph_of
 from specrt.build.bundle import (
     FORMAT,
@@ -19,7 +20,7 @@ from specrt.build.bundle import (
     write_manifest,
 )
 from specrt.build.checkpoint import Checkpoint, open_checkpoint, source_hashes
-from specrt.build.config import MIN_CONTEXT, ModelConfig
+from specrt.build.config import MIN_CONTEXT, Eagle, Kept, Medusa, ModelConfig, ParallelMedusa
 from specrt.build.convert import tensor_chunks
 from specrt.build.engine_file import BACKENDS, file_size, write_engine
 from specrt.build.errors import BuildError
@@ -28,7 +29,6 @@ from specrt.build.hf import read_config
 from specrt.build.lower import Lowered, lower
 from specrt.build.passes import fuse
 from specrt.build.source import Source, find_model
-from specrt.build.speculators import is_speculator, open_drafter, read_drafter
 from specrt.build.staging import staged
 from specrt.build.streaming import extra_parameters, is_adapter, read_adapter, with_adapter
 from specrt.build.tiles import tiled
@@ -47,8 +47,12 @@ DRAFTER_FOLDER = "drafters"
 # any other model one by one.
 DRAFT_NAME = "draft"
 PARALLEL_NAME = "parallel"
-EAGLE_NAME = "parallel-eagle"
-_METHODS = {DRAFT_NAME: "speculative", PARALLEL_NAME: "parallel", EAGLE_NAME: "parallel-eagle"}
+_FEATURE_NAMES: dict[type, str] = {
+    Eagle: "parallel-eagle",
+    ParallelMedusa: "parallel-medusa",
+    Medusa: "medusa",
+}
+_METHODS = {DRAFT_NAME: "speculative"}  # of the others: their names
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,12 @@ class _Model:
         }
 
     @property
+    def heads_entry(self) -> dict[str, int]:
+        """What the manifest says of a drafter that is made of heads."""
+        features = self.config.features
+        return {"heads": features.heads} if isinstance(features, Medusa) else {}
+
+    @property
     def meta(self) -> dict[str, Any]:
         """What the engine file says for people."""
         return {
@@ -129,8 +139,8 @@ class _Model:
     @property
     def drafter_name(self) -> str:
         """Its name among the drafters of a bundle, if it is one."""
-        if self.config.eagle is not None:
-            return EAGLE_NAME
+        if self.config.features is not None:
+            return _FEATURE_NAMES[type(self.config.features)]
         return DRAFT_NAME if self.config.mask_token is None else PARALLEL_NAME
 
     @property
@@ -157,31 +167,60 @@ def _read_model(source: Source, options: _Options, backend: str) -> _Model:
     return _plan(source, config, checkpoint, dtype, backend)
 
 
-def _read_eagle(source: Source, target: _Model, options: _Options) -> _Model:
-    """Plan a drafter that reads the target's hidden states, in the target's dtype."""
+def _open_feature_drafter(
+    folder: Path, target: _Model, max_context: int | None
+) -> tuple[ModelConfig, Checkpoint] | None:
+    """Config and tensors of a drafter that reads the target's hidden states; None: it is none."""
+    base, own = target.config, target.checkpoint
+    if speculators.is_speculator(folder):
+        config = speculators.read_drafter(folder, base, max_context)
+        return config, speculators.open_drafter(folder, own, tied=base.tied)
+    if parallel_medusa.is_parallel_medusa(folder):
+        config = parallel_medusa.read_drafter(folder, base, target.source.folder, max_context)
+        return config, parallel_medusa.open_drafter(folder, own, tied=base.tied)
+    if medusa.is_medusa(folder):
+        return medusa.read_drafter(folder, base, max_context), medusa.open_drafter(folder)
+    return None
+
+
+def _read_drafter(source: Source, target: _Model, options: _Options) -> _Model:
+    """Plan a drafter; one that reads the target's hidden states has the target's dtype."""
+    found = _open_feature_drafter(source.folder, target, options.max_context)
+    if found is None:
+        return _read_model(source, options, options.draft_backend)
     if options.draft_backend != options.backend:
         raise BuildError(
             f"{source.model!r} reads the target's hidden states, so it runs where the target does; "
             "leave out --draft-backend"
         )
-    config = read_drafter(source.folder, target.config, options.max_context)
-    checkpoint = open_drafter(source.folder, target.checkpoint, tied=target.config.tied)
-    return _plan(source, config, checkpoint, target.lowered.plan.dtype, options.backend)
+    return _plan(source, *found, target.lowered.plan.dtype, options.backend)
 
 
-def _planned_again(target: _Model, config: ModelConfig, checkpoint: Checkpoint) -> _Model:
-    plan = target.lowered.plan
-    again = _plan(target.source, config, checkpoint, plan.dtype, plan.backend)
-    return replace(again, adapter=target.adapter)
+def _planned_again(model: _Model, config: ModelConfig, checkpoint: Checkpoint) -> _Model:
+    plan = model.lowered.plan
+    again = _plan(model.source, config, checkpoint, plan.dtype, plan.backend)
+    return replace(again, adapter=model.adapter)
 
 
-def _keeping(target: _Model, drafts: Sequence[_Model]) -> _Model:
-    """The target, planned to keep the hidden states that one of its drafters reads."""
+def _keeping(target: _Model, drafts: Sequence[_Model]) -> tuple[_Model, list[_Model]]:
+    """Target and drafters, planned so that one keeps the hidden states that the others read."""
+    first: dict[tuple[int, ...], int] = {}
+    kept: tuple[int, ...] = ()
     for draft in drafts:
-        if draft.config.eagle is not None:
-            config = replace(target.config, kept_layers=draft.config.eagle.layers)
-            return _planned_again(target, config, target.checkpoint)
-    return target
+        if draft.config.features is not None and draft.config.features.layers not in first:
+            first[draft.config.features.layers] = len(kept)
+            kept += draft.config.features.layers
+    if not kept:
+        return target, list(drafts)
+
+    def placed(draft: _Model) -> _Model:
+        if draft.config.features is None:
+            return draft
+        place = Kept(first[draft.config.features.layers], len(kept))
+        return _planned_again(draft, replace(draft.config, kept=place), draft.checkpoint)
+
+    config = replace(target.config, kept_layers=kept)
+    return _planned_again(target, config, target.checkpoint), [placed(draft) for draft in drafts]
 
 
 def _streaming(target: _Model, adapter: Source) -> _Model:
@@ -263,9 +302,10 @@ def _write_bundle(
         draft_entries = [
             {
                 "name": each.drafter_name,
-                "method": _METHODS[each.drafter_name],
+                "method": _METHODS.get(each.drafter_name, each.drafter_name),
                 "file": each.drafter_file,
                 **_write_model(folder / each.drafter_file, each, bar.update),
+                **each.heads_entry,
             }
             for each in drafts
         ]
@@ -296,19 +336,16 @@ def _read_drafters(
         if is_adapter(source.folder):
             target = _streaming(target, source)
             continue
-        if is_speculator(source.folder):
-            draft = _read_eagle(source, target, options)
-        else:
-            draft = _read_model(source, options, options.draft_backend)
+        draft = _read_drafter(source, target, options)
         _check_draft(target, draft)
         other = drafts.setdefault(draft.drafter_name, draft)
         if other is not draft:
             raise BuildError(
-                f"the drafts {other.source.model!r} and {draft.source.model!r} are of one kind; a "
-                "bundle has one model that drafts token by token, one that fills masks, and one "
-                "that fills them from what the target computed"
+                f"the drafts {other.source.model!r} and {draft.source.model!r} are both for the "
+                f"method {_METHODS.get(draft.drafter_name, draft.drafter_name)}; a bundle has one "
+                "drafter for each method"
             )
-    return _keeping(target, list(drafts.values())), list(drafts.values())
+    return _keeping(target, list(drafts.values()))
 
 
 def _tune(folder: Path, *, progress: bool) -> None:
@@ -339,9 +376,10 @@ def build(
     """Compile a model, and draft models if given, into a bundle at `out`; return its path.
 
     `model` and `draft` are local Hugging Face folders (safetensors) or hub ids; of drafts there may
-    be one that drafts token by token, one that fills masks (its config has `pard_token`), and one
-    that fills them from the target's hidden states (a P-EAGLE folder of vLLM's speculators); and a
-    streaming adapter, which becomes a part of the target (`specrt train streaming`).
+    be one that drafts token by token, one that fills masks (its config has `pard_token`), and of
+    those that read the target's hidden states one of each kind (a P-EAGLE folder of vLLM's
+    speculators, a folder of `specrt train parallel-medusa`, Medusa heads); and a streaming adapter,
+    which becomes a part of the target (`specrt train streaming`).
     `backend` is "cpu" or "cuda", which takes bf16 alone; `draft_backend`, if not None, is "cpu" for
     drafters on the CPU beside a target on a GPU. `dtype` is "bf16" or "f32"; None means
     bf16 unless the checkpoint is f32. `max_context` limits the positions of a sequence below what

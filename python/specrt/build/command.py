@@ -41,7 +41,8 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="small model with the same tokenizer that drafts; again for one that fills masks "
-        "(method parallel) or a P-EAGLE folder (method parallel-eagle)",
+        "(method parallel), a P-EAGLE folder (parallel-eagle), a folder of specrt train "
+        "parallel-medusa, or Medusa heads (medusa)",
     )
     parser.add_argument(
         "--backend",

@@ -40,9 +40,12 @@ class InputNorm(Enum):
     EACH = "each"  # each layer's by itself
 
 
+OUTPUT = -1  # in place of a layer: the target's last hidden states, as its head reads them
+
+
 @dataclass(frozen=True)
 class Eagle:
-    """What makes a decoder a drafter that reads hidden states of its target.
+    """What makes a decoder a drafter that reads hidden states of its target beside tokens.
 
     A layer stands for the residual before it, the number of layers for that behind the last.
     """
@@ -50,6 +53,34 @@ class Eagle:
     layers: tuple[int, ...]  # of the target
     norm_before_residual: bool  # the first layer's residual begins behind the norm of its input
     input_norm: InputNorm
+
+
+@dataclass(frozen=True)
+class ParallelMedusa:
+    """What makes a decoder a drafter whose rows are the target's last hidden states, and masks."""
+
+    layers: tuple[int, ...] = (OUTPUT,)
+
+
+@dataclass(frozen=True)
+class Medusa:
+    """A drafter with a head for each token, over the target's last hidden state."""
+
+    heads: int
+    blocks: int  # of each head, before its output matrix
+    layers: tuple[int, ...] = (OUTPUT,)
+
+
+# What a drafter computes from hidden states of its target; `layers` says which.
+FeatureDrafter = Eagle | ParallelMedusa | Medusa
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where a drafter finds its hidden states among those that the target keeps."""
+
+    first: int  # of the layers that are kept
+    layers: int  # that are kept, some for other drafters
 
 
 @dataclass(frozen=True)
@@ -85,7 +116,8 @@ class ModelConfig:
     rope: Rope
     eos: tuple[int, ...]
     mask_token: int | None = None  # stands for a token to be drafted, in a drafter that fills masks
-    eagle: Eagle | None = None  # of a drafter that reads features
-    kept_layers: tuple[int, ...] = ()  # of a target with such a drafter: its Eagle.layers
+    features: FeatureDrafter | None = None  # of a drafter that reads features
+    kept: Kept | None = None  # of such a drafter; None: the target keeps its layers alone
+    kept_layers: tuple[int, ...] = ()  # of a target with such drafters: what they read
     streaming: Streaming | None = None  # of a target with a streaming adapter
     windows: tuple[int, ...] = ()  # positions that a row of each layer sees, 0: all; (): no windows

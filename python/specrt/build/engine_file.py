@@ -22,7 +22,7 @@ from specrt.build.graph import DType, Layout, packed_bytes
 from specrt.build.json_file import parse_json
 
 MAGIC = b"SPECRT\x1a\n"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 BACKENDS = ("cpu", "cuda")  # by code
 LAYOUT_VERSIONS = {"cpu": 1, "cuda": 1}
 DTYPES = (DType.F32, DType.BF16)
@@ -39,7 +39,7 @@ OP_KINDS = (
     "plan_streams",
     "insert_streams",
 )
-OP_ROWS = ("all", "streams", "scored")
+OP_ROWS = ("all", "streams", "scored", "draft")
 NONE = -1
 EOS_SLOTS = 16
 WEIGHTS_ALIGNMENT = 4096
@@ -53,7 +53,7 @@ _HEADER_CRC_AT = 12
 _TENSOR = struct.Struct("<QQIIiiiI")
 _BUFFER = struct.Struct("<QIi")
 _KV = struct.Struct("<iiIi")
-_OP = struct.Struct("<I2iiii4i2fI12x")
+_OP = struct.Struct("<I2iiii4i2fIi8x")
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class OpRecord:
     integers: tuple[int, int, int, int]
     reals: tuple[float, float]
     rows: str = "all"  # of OP_ROWS
+    draft: int = 0  # token whose row it is, with rows "draft"
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _header(plan: Plan, meta: bytes) -> bytes:
         data += _KV.pack(c.kv_heads, c.head_dim, DTYPES.index(c.dtype), c.window)
     for op in plan.ops:
         ids = OP_KINDS.index(op.kind), *op.inputs, op.out, op.tensor, op.kv
-        data += _OP.pack(*ids, *op.integers, *op.reals, OP_ROWS.index(op.rows))
+        data += _OP.pack(*ids, *op.integers, *op.reals, OP_ROWS.index(op.rows), op.draft)
     data += meta + plan.token_table
     data += bytes(begin - len(data))
     struct.pack_into("<I", data, _HEADER_CRC_AT, zlib.crc32(data))

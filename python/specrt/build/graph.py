@@ -51,7 +51,9 @@ class Kind(Enum):
     ROPE_KV = "rope_kv"
     ATTENTION = "attention"  # q -> (n, he); reads the cache; real: scale
     KEEP_FEATURES = "keep_features"  # x -> x as it is; leaves it for a drafter; column
-    LOAD_FEATURES = "load_features"  # () -> what the target kept, or the weight (1, d); column
+    # () -> what the target kept, or where it kept nothing the weight (1, d), or without a weight
+    # what it kept last; column
+    LOAD_FEATURES = "load_features"
     # exit -> exit as it is; decides which rows go on, by products with the weight (v, d)
     PLAN_STREAMS = "plan_streams"
     INSERT_STREAMS = "insert_streams"  # x -> x of the rows that go on, and streams; weight (j, d)
@@ -65,6 +67,7 @@ class Epilogue(Enum):
     STORE = "store"
     ADD = "add"  # adds it to what `out` holds
     SWIGLU = "swiglu"  # the weight's panels alternate gate and up, or its tiles pair them
+    SILU_ADD = "silu_add"  # x + silu of it, of as many columns as x
 
 
 class Section(Enum):
@@ -80,6 +83,7 @@ class Rows(Enum):
     ALL = "all"
     STREAMS = "streams"
     SCORED = "scored"  # all, in steps that score rows
+    DRAFT = "draft"  # of a draft made at once, the one that drafts token Op.draft
 
 
 @dataclass(frozen=True)
@@ -215,6 +219,7 @@ class Op:
     real: float = 0.0
     section: Section = Section.BODY
     rows: Rows = Rows.ALL
+    draft: int = 0  # of Rows.DRAFT
     vectors: tuple[Weight, ...] = ()  # what the kind adds beside `tensor`
 
     @property

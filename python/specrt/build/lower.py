@@ -17,7 +17,7 @@ from specrt.build.engine_file import (
 from specrt.build.graph import DType, Epilogue, Graph, Kind, Op, Section, Tensor
 
 _WITHOUT_OUT = (Kind.KEEP_FEATURES, Kind.PLAN_STREAMS)
-EPILOGUES = (Epilogue.STORE, Epilogue.ADD, Epilogue.SWIGLU)
+EPILOGUES = (Epilogue.STORE, Epilogue.ADD, Epilogue.SWIGLU, Epilogue.SILU_ADD)
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,13 @@ def _op_record(op: Op, tensors: Mapping[Tensor, int], buffers: Mapping[str, int]
         integers=(number, vectors[0], vectors[1], 0),
         reals=(op.real, 0.0),
         rows=op.rows.value,
+        draft=op.draft,
     )
 
 
-def _feature_cols(graph: Graph) -> int:
+def _feature_cols(graph: Graph, config: ModelConfig) -> int:
+    if config.kept is not None:
+        return config.kept.layers * config.width
     kinds = Kind.KEEP_FEATURES, Kind.LOAD_FEATURES
     return max((op.column + op.out.cols for op in graph.ops if op.kind in kinds), default=0)
 
@@ -84,7 +87,7 @@ def lower(
         logits_buffer=buffers[graph.ops[-1].out.name],
         token_table=token_table,
         mask_token=config.mask_token,
-        feature_cols=_feature_cols(graph),
+        feature_cols=_feature_cols(graph, config),
         streams=config.streaming.streams if config.streaming else 0,
         shifted_streams=config.streaming is not None and config.streaming.shifted,
         head_begin=next(i for i, op in enumerate(graph.ops) if op.section is Section.HEAD),

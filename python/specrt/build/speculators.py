@@ -156,7 +156,7 @@ def read_drafter(folder: Path, target: ModelConfig, max_context: int | None) -> 
     )
     # A pair at position p reads token p + 1, which must lie within the target's context.
     context = min(config.context, target.context - 1)
-    return replace(config, context=context, tied=False, mask_token=mask, eagle=eagle)
+    return replace(config, context=context, tied=False, mask_token=mask, features=eagle)
 
 
 def open_drafter(folder: Path, target: Checkpoint, *, tied: bool) -> Checkpoint:

@@ -32,6 +32,8 @@ _METHODS: dict[str, tuple[str, ...]] = {
     "draft": ("speculative", "pearl"),
     "parallel": ("parallel", "pearl:parallel"),
     "parallel-eagle": ("parallel-eagle",),
+    "parallel-medusa": ("parallel-medusa",),
+    "medusa": ("medusa",),
 }
 
 

@@ -18,6 +18,7 @@ from specrt.build.errors import BuildError
 from specrt.build.fields import Fields
 from specrt.build.hf import CONFIG
 from specrt.build.json_file import read_json
+from specrt.build.medusa import is_medusa
 from specrt.build.source import Source, find_model
 from specrt.build.speculators import is_speculator
 from specrt.build.staging import staged
@@ -29,7 +30,6 @@ from specrt.build.tokenizer import (
 )
 from specrt.trtllm import engine, preflight
 from specrt.trtllm.checkpoint import Model, read_model, write_checkpoint
-from specrt.trtllm.medusa import is_medusa
 from specrt.trtllm.roles import PROGRAM, Limits, Lookahead, Role, build_command
 from specrt.trtllm.unified import Dtype, Embedding, checkpoint_config
 

@@ -16,6 +16,7 @@ from specrt.build.errors import BuildError
 from specrt.build.files import file_sha256
 from specrt.build.graph import DType
 from specrt.build.hf import CONFIG, read_config
+from specrt.build.medusa import WEIGHTS
 from specrt.build.pack import all_finite, converted
 from specrt.build.safetensors_file import NUMPY_TYPES, read_tensor_table
 from specrt.build.source import Source
@@ -126,7 +127,7 @@ def _sources(model: Model) -> list[dict[str, Any]]:
     """What the checkpoint was made of: the model, and Medusa heads if it has them."""
     hashes = {model.source: source_hashes(model.checkpoint)}
     if model.medusa is not None:
-        files = (CONFIG, medusa.WEIGHTS)
+        files = (CONFIG, WEIGHTS)
         hashes[model.medusa] = {name: file_sha256(model.medusa.folder / name) for name in files}
     return [
         {"model": source.model, "revision": source.revision, "sha256": sha256}

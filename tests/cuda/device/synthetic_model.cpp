@@ -95,6 +95,7 @@ class Writer {
                          .integer = {},
                          .real = {},
                          .rows = format::OpRows::all,
+                         .draft = 0,
                          .reserved = {}});
     return plan_.ops.back();
   }

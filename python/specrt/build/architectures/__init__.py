@@ -2,8 +2,16 @@
 
 from collections.abc import Callable
 
-from specrt.build.architectures import llama, mistral, parallel_eagle, qwen2, qwen3
-from specrt.build.config import ModelConfig
+from specrt.build.architectures import (
+    llama,
+    medusa,
+    mistral,
+    parallel_eagle,
+    parallel_medusa,
+    qwen2,
+    qwen3,
+)
+from specrt.build.config import Eagle, Medusa, ModelConfig, ParallelMedusa
 from specrt.build.graph import DType, Graph
 
 GRAPHS: dict[str, Callable[[ModelConfig, DType], Graph]] = {
@@ -16,6 +24,12 @@ GRAPHS: dict[str, Callable[[ModelConfig, DType], Graph]] = {
 
 def graph_of(config: ModelConfig, dtype: DType) -> Graph:
     """Graph of a model's step, unfused; weights, caches and the inputs of matmuls in `dtype`."""
-    if config.eagle is not None:
-        return parallel_eagle.graph(config, config.eagle, dtype)
-    return GRAPHS[config.architecture](config, dtype)
+    match config.features:
+        case None:
+            return GRAPHS[config.architecture](config, dtype)
+        case Eagle():
+            return parallel_eagle.graph(config, config.features, dtype)
+        case ParallelMedusa():
+            return parallel_medusa.graph(config, dtype)
+        case Medusa():
+            return medusa.graph(config, config.features, dtype)

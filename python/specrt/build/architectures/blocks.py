@@ -42,6 +42,20 @@ def vector(name: str, cols: int) -> Weight:
     return Weight(name, parts, DType.F32, Layout.ROW_MAJOR, Arrangement.JOINED)
 
 
+def load_features(c: ModelConfig, span: tuple[int, int], dtype: DType, cols: int) -> Op:
+    """Op that loads columns [begin, end) of the `cols` that a drafter reads; masks have theirs."""
+    begin, end = span
+    part = Parameter("mask_hidden", (1, 1, cols), span)
+    mask = Weight(f"mask_hidden.{begin}", (part,), DType.F32, Layout.ROW_MAJOR, Arrangement.JOINED)
+    out = Value(f"features.{begin}", end - begin, dtype)
+    return Op(Kind.LOAD_FEATURES, (), out, mask, column=first_column(c) + begin)
+
+
+def first_column(c: ModelConfig) -> int:
+    """Of a drafter's features among the columns that the target keeps."""
+    return c.kept.first * c.width if c.kept is not None else 0
+
+
 def norm(name: str, x: Value, out: Value, eps: float, section: Section = Section.BODY) -> Op:
     """Op that writes the RMS norm of x."""
     return Op(Kind.RMS_NORM, (x,), out, vector(name, x.cols), real=eps, section=section)

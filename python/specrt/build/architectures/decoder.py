@@ -5,15 +5,23 @@ from dataclasses import replace
 
 from specrt.build.architectures import blocks, streams
 from specrt.build.architectures.blocks import Traits
-from specrt.build.config import ModelConfig
+from specrt.build.config import OUTPUT, ModelConfig
 from specrt.build.graph import DType, Graph, Kind, Op, Value
 
 
 def _keep(c: ModelConfig, layer: int, x: Value) -> Iterator[Op]:
-    """Ops that leave the residual before a layer for a drafter that asks for it."""
+    """Ops that leave the residual before a layer for drafters that ask for it."""
     for place, kept in enumerate(c.kept_layers):
         if kept == layer:
             yield Op(Kind.KEEP_FEATURES, (x,), x, column=place * c.width)
+
+
+def _keep_output(c: ModelConfig, x: Value) -> Iterator[Op]:
+    """Ops that leave what the head reads of every row; the head itself runs for few of them."""
+    if OUTPUT in c.kept_layers:
+        output = Value("output", c.width, DType.F32)
+        yield blocks.norm("final_norm", x, output, c.norm_eps)
+        yield from _keep(c, OUTPUT, output)
 
 
 def decoder(config: ModelConfig, dtype: DType, traits: Traits) -> Graph:
@@ -39,5 +47,6 @@ def decoder(config: ModelConfig, dtype: DType, traits: Traits) -> Graph:
             ops += streams.layer_ops(c, c.streaming, dtype, traits, layer, x, rotation.out)
             x = ops[-1].out
     ops += _keep(c, c.layers, x)
+    ops += _keep_output(c, x)
     ops += blocks.logits(c, dtype, head, x)
     return Graph(tuple(ops), blocks.caches(c, dtype))

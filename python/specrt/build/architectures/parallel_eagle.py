@@ -10,27 +10,9 @@ from collections.abc import Iterator
 from specrt.build.architectures import blocks
 from specrt.build.architectures.blocks import Traits
 from specrt.build.config import Eagle, InputNorm, ModelConfig
-from specrt.build.graph import (
-    Arrangement,
-    DType,
-    Graph,
-    Kind,
-    Layout,
-    Op,
-    Parameter,
-    Value,
-    Weight,
-)
+from specrt.build.graph import DType, Graph, Kind, Layout, Op, Parameter, Value, Weight
 
 TRAITS = {"llama": Traits(), "qwen3": Traits(head_norm=True)}
-
-
-def _load(begin: int, end: int, dtype: DType, cols: int) -> Op:
-    """Op that loads columns [begin, end) of `cols` columns of features."""
-    part = Parameter("mask_hidden", (1, 1, cols), (begin, end))
-    mask = Weight(f"mask_hidden.{begin}", (part,), DType.F32, Layout.ROW_MAJOR, Arrangement.JOINED)
-    out = Value(f"features.{begin}", end - begin, dtype)
-    return Op(Kind.LOAD_FEATURES, (), out, mask, column=begin)
 
 
 def _columns(
@@ -46,7 +28,8 @@ def _fused_features(c: ModelConfig, eagle: Eagle, dtype: DType) -> Iterator[Op]:
     cols = len(eagle.layers) * c.width
     out = Value("hidden", c.width, DType.F32)
     if eagle.input_norm is not InputNorm.EACH:
-        load = _load(0, cols, dtype if eagle.input_norm is InputNorm.NONE else DType.F32, cols)
+        kept = dtype if eagle.input_norm is InputNorm.NONE else DType.F32
+        load = blocks.load_features(c, (0, cols), kept, cols)
         yield load
         x = load.out
         if eagle.input_norm is InputNorm.ALL:
@@ -56,7 +39,7 @@ def _fused_features(c: ModelConfig, eagle: Eagle, dtype: DType) -> Iterator[Op]:
         return
     for i in range(len(eagle.layers)):
         span = i * c.width, (i + 1) * c.width
-        load = _load(*span, DType.F32, cols)
+        load = blocks.load_features(c, span, DType.F32, cols)
         x = Value(f"features_in.{i}", c.width, dtype)
         yield load
         yield blocks.norm(f"fc_norm.{i}", load.out, x, c.norm_eps)

@@ -1,10 +1,10 @@
-#include "decode/parallel_eagle_drafter.h"
+#include "decode/feature_drafter.h"
 
 #include "base/error.h"
 
 namespace specrt {
 
-ParallelEagleDrafter::ParallelEagleDrafter(Lane& lane, const Lane& target)
+FeatureDrafter::FeatureDrafter(Lane& lane, const Lane& target)
     : ParallelDrafter(lane, target.model().vocab()) {
   const format::FileHeader& own = lane.model().plan().header;
   const format::FileHeader& other = target.model().plan().header;
@@ -18,6 +18,13 @@ ParallelEagleDrafter::ParallelEagleDrafter(Lane& lane, const Lane& target)
                lane.model().context(), ", which must be below the target's of ",
                target.model().context(), "; build the bundle with both models");
   lane.read_features_of(target);
+}
+
+int32_t FeatureDrafter::slack(int32_t capacity) const {
+  const int32_t heads = draft_heads(lane_.model().plan());
+  SPECRT_CHECK(heads == 0 || capacity <= heads, "a draft of ", capacity, " tokens with ", heads,
+               " heads; each drafts one");
+  return ParallelDrafter::slack(capacity);
 }
 
 }  // namespace specrt

@@ -1,4 +1,4 @@
-// The drafter that reads the target's hidden states, on table models: the tokens are those of
+// A drafter that reads the target's hidden states, on table models: the tokens are those of
 // direct sampling, every pair has the features of its own token, and no access races.
 #include <doctest/doctest.h>
 
@@ -64,6 +64,31 @@ TEST_CASE("a perfect drafter is right about the first token of every draft") {
   }
 }
 
+Config tree_config(uint64_t index, int32_t sequences) {
+  Config config = eagle_config(index, sequences);
+  config.tree_nodes = Dice(index).between(1, 64 / std::max(sequences, 2) / 2);
+  return config;
+}
+
+TEST_CASE("random trees of features give the tokens of direct sampling") {
+  for (uint64_t index = 0; index < 2000; ++index) check(tree_config(23'000'000 + index, 1), index);
+  for (uint64_t index = 0; index < 600; ++index) {
+    check(tree_config(24'000'000 + index, 2 + static_cast<int32_t>(index % 2)), index);
+  }
+}
+
+TEST_CASE("features that do not move with an accepted path are noticed") {
+  uint64_t noticed = 0;
+  for (uint64_t index = 0; index < 300; ++index) {
+    Config config = tree_config(25'000'000 + index, 1);
+    config.rig.fault = Fault::features_not_moved;
+    Rig rig(config.rig);
+    const std::string problems = difference(rig, config, run_loop(rig, config));
+    if (problems.find("the features of position") != std::string::npos) ++noticed;
+  }
+  CHECK(noticed > 10);
+}
+
 // The random tests would see it if a drafter read features before the target has kept them.
 TEST_CASE("a drafter that does not wait for the target's features is noticed") {
   uint64_t noticed = 0;
@@ -93,7 +118,7 @@ TEST_CASE("a drafter whose features the target does not keep is refused") {
   options.drafting = Drafting::at_once;
   options.features = TableFeatures::read;
   Rig rig(options);
-  CHECK_THROWS_WITH_AS(ParallelEagleDrafter(*rig.target, *rig.draft),
+  CHECK_THROWS_WITH_AS(FeatureDrafter(*rig.target, *rig.draft),
                        "the drafter reads 6 columns of features in f32, the target keeps 0 in f32; "
                        "build the bundle with both models",
                        Error);
