@@ -1,4 +1,4 @@
-// keep_features and load_features: which rows, which columns, and the mask.
+// Features: which rows and columns are kept and loaded, the mask, and what moves.
 #include "cuda/kernels.h"
 #include "step_rig.h"
 
@@ -63,8 +63,10 @@ T stored(float value) {
   }
 }
 
+enum class Mask { given, none };
+
 template <typename T>
-void check_loaded(Rig& rig) {
+void check_loaded(Rig& rig, Mask use) {
   constexpr int32_t kFirst = 3, kWidth = 60, kBase = 10, kRows = 6, kCommitted = 14;
   StepRig step(rig, 8, {kRows}, RowSelect::all, {kBase});
   std::vector<bf16_bits> kept;
@@ -80,16 +82,17 @@ void check_loaded(Rig& rig) {
   const LoadFeaturesArgs args{.rows = step.rows(),
                               .features = kFeatures,
                               .first = kFirst,
-                              .mask = mask_row.data(),
+                              .mask = use == Mask::given ? mask_row.data() : nullptr,
                               .out = out.view()};
   check(args);
   load_features(rig.stream(), args);
   const std::vector<T> loaded = out.read(rig);
   for (int32_t i = 0; i < 8; ++i) {
-    const auto position = static_cast<size_t>(kBase + i);
+    const bool is_real = kBase + i < kCommitted - 1;
+    const auto position = static_cast<size_t>(is_real ? kBase + i : kCommitted - 2);
     for (int32_t k = 0; k < kWidth; ++k) {
       float want = mask[static_cast<size_t>(k)];
-      if (kBase + i < kCommitted - 1) {
+      if (is_real || use == Mask::none) {
         want = to_float(kept[position * kStride + static_cast<size_t>(kFirst + k)]);
       }
       if (i >= kRows) want = 0.0f;
@@ -100,8 +103,45 @@ void check_loaded(Rig& rig) {
 
 TEST_CASE("load_features gives what was kept, and the mask from the last committed token on") {
   Rig rig(seeded(5));
-  check_loaded<bf16_bits>(rig);
-  check_loaded<float>(rig);
+  check_loaded<bf16_bits>(rig, Mask::given);
+  check_loaded<float>(rig, Mask::given);
+}
+
+TEST_CASE("without a mask it gives what was kept last") {
+  Rig rig(seeded(6));
+  check_loaded<bf16_bits>(rig, Mask::none);
+  check_loaded<float>(rig, Mask::none);
+}
+
+// Rows of more than one block.
+TEST_CASE("move_features moves a path down and touches nothing else") {
+  constexpr FeatureRows kWide{.dtype = DType::bf16, .cols = 2100, .slots = kSlots};
+  constexpr auto kRow = static_cast<size_t>(feature_row_bytes(kWide)) / sizeof(bf16_bits);
+  constexpr int32_t kBase = 7;
+  for (const std::vector<int32_t>& path : {std::vector<int32_t>{}, {0, 2, 5, 11}, {1, 2, 3, 4}}) {
+    Rig rig(seeded(7 + path.size()));
+    std::vector<bf16_bits> before;
+    for (size_t i = 0; i < kRow * kSlots; ++i) before.push_back(static_cast<bf16_bits>(i * 40503));
+    const DeviceArray<bf16_bits> features(rig, before);
+    std::vector<int32_t> words{kBase, 0, static_cast<int32_t>(path.size())};
+    words.insert(words.end(), path.begin(), path.end());
+    words.resize(3 + kMaxStepRows, -1000000);  // beyond the count nothing is read
+    const DeviceArray<int32_t> cells(rig, words);
+    const auto* of_path = reinterpret_cast<const Cell<int32_t>*>(cells.data());
+    const MoveFeaturesArgs args{.span = reinterpret_cast<const StepSpan*>(cells.data()),
+                                .features = bytes_of(features),
+                                .rows = kWide,
+                                .path = of_path + 3,
+                                .count = of_path + 2};
+    check(args);
+    move_features(rig.stream(), args);
+    std::vector<bf16_bits> wanted = before;
+    for (size_t d = 0; d < path.size(); ++d) {
+      const auto from = before.begin() + static_cast<int64_t>(kRow) * (kBase + path[d]);
+      std::copy_n(from, kRow, wanted.begin() + static_cast<int64_t>(kRow * (kBase + d)));
+    }
+    CHECK(features.read(rig) == wanted);
+  }
 }
 
 }  // namespace

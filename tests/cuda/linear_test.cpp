@@ -241,6 +241,48 @@ TEST_CASE("epilogues: bias, sum, bf16, swiglu") {
   }
 }
 
+TEST_CASE("a block of Medusa: x and silu of its product, of the row that drafts one token") {
+  constexpr int32_t n = 48, rows = 6, drafts = 4;
+  const std::vector<bf16_bits> x = random_bf16(rows * n, 21);
+  const std::vector<float> bias = random_f32(n, 22);
+  Cells cells;
+  cells.snap_count = drafts;
+  std::vector<int64_t> words((sizeof(Cells) + 7) / 8);
+  std::memcpy(words.data(), static_cast<const void*>(&cells), sizeof(Cells));
+  for (const int32_t token : {0, 2, 3, drafts}) {
+    Rig rig(seeded(23));
+    const Matrix w(rig, n, n, 8);
+    const DeviceArray<float> device_bias(rig, bias);
+    const DeviceArray<int64_t> device_cells(rig, words);
+    StepRig step(rig, rows, {rows}, RowSelect::draft);
+    step.rows().draft = token;
+    step.rows().segments[0].cells = reinterpret_cast<const Cells*>(device_cells.data());
+    const DeviceRows<bf16_bits> in(rig, rows, n, kNaNBits, x);
+    const DeviceRows<float> out(rig, rows, n, kNaN);
+    const LinearArgs args{.rows = step.rows(),
+                          .x = in.view(),
+                          .w = w.weight(),
+                          .bias = device_bias.data(),
+                          .epilogue = Epilogue::silu_add,
+                          .out = out.view()};
+    check(args);
+    linear(rig.stream(), args);
+    const auto got = out.read(rig);
+    for (int32_t i = 0; i < rows; ++i) {
+      for (int32_t o = 0; o < n; ++o) {
+        const float value = got[static_cast<size_t>(i * out.stride() + o)];
+        if (i != rows - drafts + token) {
+          REQUIRE(std::isnan(value));
+          continue;
+        }
+        const float y = product(w, x.data() + i * n, o) + bias[static_cast<size_t>(o)];
+        const float want = to_float(x[static_cast<size_t>(i * n + o)]) + silu_reference(y);
+        REQUIRE(std::abs(value - want) <= 1e-5f * (1 + std::abs(want)));
+      }
+    }
+  }
+}
+
 TEST_CASE("swiglu of extreme gates is finite where its value is") {
   // y = w x with one column and x = 1: the gates are the weights themselves.
   const std::vector<float> gates = {0.0f, -1e4f, -100.0f, -88.0f, -20.0f, 20.0f, 100.0f, 1e4f};

@@ -34,7 +34,8 @@ def weights(model: TinyParallelMedusa) -> Tensors:
     random = torch.Generator().manual_seed(model.seed)
 
     def matrix(rows: int, cols: int) -> Tensor:
-        return torch.randn((rows, cols), generator=random) * cols**-0.5
+        values: Tensor = torch.randn((rows, cols), generator=random) * cols**-0.5
+        return values
 
     def gain() -> Tensor:
         return 1 + 0.1 * torch.randn(width, generator=random)
@@ -87,4 +88,5 @@ def draft_logits(
         gate = silu(linear(normed, w[f"{at}mlp.gate_proj.weight"]))
         up = linear(normed, w[f"{at}mlp.up_proj.weight"])
         x = x + linear(gate * up, w[f"{at}mlp.down_proj.weight"])
-    return linear(rms_norm(x, w["norm.weight"]), head)
+    scores: Tensor = linear(rms_norm(x, w["norm.weight"]), head)
+    return scores
