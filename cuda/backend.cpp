@@ -158,6 +158,10 @@ class CudaBackend final : public Backend {
     check(args);
     cuda::load_features(handle(stream), args);
   }
+  void convert(Stream& stream, const ConvertArgs& args) override {
+    check(args);
+    cuda::convert(handle(stream), args);
+  }
   void plan_streams(Stream& stream, const PlanStreamsArgs& args) override {
     check(args);
     cuda::plan_streams(handle(stream), args);

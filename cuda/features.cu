@@ -10,21 +10,24 @@ namespace {
 
 constexpr unsigned kThreads = 256;
 
-// keep_features: feature (base + i, first + k) = x[i,k] in bf16
+// keep_features: feature (base + i + ahead, first + k) = x[i,k] in bf16
 // x (n,d) f32
 // grid n, block 256: one block per row
 // moves 6nd bytes; a few microseconds of latency
 // rounds to nearest even, once
-// a slot outside of the features keeps nothing
+// a slot outside of the features keeps nothing, nor one ahead that has features
 __global__ void keep_features_kernel(const __grid_constant__ KeepFeaturesArgs args) {
   pdl_launch();
   pdl_wait();
   const auto r = static_cast<int32_t>(blockIdx.x);
   const Row row = row_at(args.rows, r);
-  if (!row.exists || row.slot < 0 || row.slot >= args.features.slots) return;
-  std::byte* features = args.rows.segments.data()[row.segment].features;
-  auto* out = reinterpret_cast<bf16_bits*>(features + row.slot * feature_row_bytes(args.features)) +
-              args.first;
+  const int32_t slot = row.slot + args.ahead;
+  if (!row.exists || slot < 0 || slot >= args.features.slots) return;
+  const Segment& segment = args.rows.segments.data()[row.segment];
+  if (args.ahead > 0 && has_features(*segment.cells, slot)) return;
+  auto* out =
+      reinterpret_cast<bf16_bits*>(segment.features + slot * feature_row_bytes(args.features)) +
+      args.first;
   const auto* x = args.x.row<float>(r);
   for (auto k = static_cast<int32_t>(threadIdx.x); k < args.x.cols; k += kThreads) {
     out[k] = to_bf16(x[k]);
@@ -42,9 +45,10 @@ __device__ bf16_bits stored<bf16_bits>(float value) {
   return to_bf16(value);
 }
 
-// load_features: out[i,k] = feature (position of i, first + k), or mask[k] where there is none;
-//   without a mask then that of the last position that has any
-// mask (d) f32 or null; out (n,d) bf16 or f32
+// load_features: out[i,k] = feature (position of i, first + k), or where there is none mask[k],
+// that
+//   of the last position that has any, or the estimate in its place; or estimates alone
+// mask (d) f32; out (n,d) bf16 or f32
 // grid n, block 256: one block per row
 // moves 2nd bytes and 2nd or 4nd more; a few microseconds of latency
 // exact but for the mask in bf16, which rounds once
@@ -57,15 +61,17 @@ __global__ void load_features_kernel(const __grid_constant__ LoadFeaturesArgs ar
   if (!row.exists) return;
   const Segment& segment = args.rows.segments.data()[row.segment];
   const bool own = has_features(*segment.cells, row.position);
-  const int32_t position = own ? row.position : last_with_features(*segment.cells);
-  const bool real =
-      (own || args.mask == nullptr) && position >= 0 && position < args.features.slots;
+  if (own && args.missing == MissingFeatures::estimates) return;
+  const bool takes_last = !own && args.missing == MissingFeatures::last;
+  const int32_t position = takes_last ? last_with_features(*segment.cells) : row.position;
+  const bool masked = !own && args.missing == MissingFeatures::mask;
+  const bool inside = position >= 0 && position < args.features.slots;
   const auto* kept = reinterpret_cast<const bf16_bits*>(
                          segment.features + position * feature_row_bytes(args.features)) +
                      args.first;
   auto* out = args.out.row<T>(r);
   for (auto k = static_cast<int32_t>(threadIdx.x); k < args.out.cols; k += kThreads) {
-    out[k] = stored<T>(real ? to_float(kept[k]) : args.mask == nullptr ? 0.0f : args.mask[k]);
+    out[k] = stored<T>(masked ? args.mask[k] : inside ? to_float(kept[k]) : 0.0f);
   }
 }
 
@@ -89,6 +95,24 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// convert: out[i,k] = x[i,k]
+// x (n,d) f32; out (n,d) bf16 or f32
+// grid n, block 256: one block per row
+// moves 6nd or 8nd bytes; a few microseconds of latency
+// rounds to nearest even, once
+template <typename T>
+__global__ void convert_kernel(const __grid_constant__ ConvertArgs args) {
+  pdl_launch();
+  pdl_wait();
+  const auto r = static_cast<int32_t>(blockIdx.x);
+  if (!row_at(args.rows, r).exists) return;
+  const auto* x = args.x.row<float>(r);
+  auto* out = args.out.row<T>(r);
+  for (auto k = static_cast<int32_t>(threadIdx.x); k < args.x.cols; k += kThreads) {
+    out[k] = stored<T>(x[k]);
+  }
+}
+
 void check_bf16(const char* op, const FeatureRows& features) {
   SPECRT_CHECK(features.dtype == DType::bf16, op,
                ": CUDA keeps features in bf16; rebuild with `specrt build --backend cuda`");
@@ -107,6 +131,12 @@ void load_features(cudaStream_t stream, const LoadFeaturesArgs& args) {
   check_bf16("load_features", args.features);
   const auto kernel =
       args.out.dtype == DType::f32 ? load_features_kernel<float> : load_features_kernel<bf16_bits>;
+  launch(stream, kernel, row_blocks(args.rows), kThreads, 0, args, {.pdl = true});
+}
+
+void convert(cudaStream_t stream, const ConvertArgs& args) {
+  const auto kernel =
+      args.out.dtype == DType::f32 ? convert_kernel<float> : convert_kernel<bf16_bits>;
   launch(stream, kernel, row_blocks(args.rows), kThreads, 0, args, {.pdl = true});
 }
 

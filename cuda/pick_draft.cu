@@ -33,7 +33,8 @@ __global__ void __launch_bounds__(kPickThreads)
                  args.vocab, cells, position, shared);
   }
   if (threadIdx.x != 0) return;
-  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, args.drafting, token);
+  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, args.drafting,
+                    args.token_shift, token);
 }
 
 void pick_draft(cudaStream_t stream, const PickDraftArgs& args) {

@@ -67,7 +67,8 @@ __global__ void __launch_bounds__(kPickThreads)
     if (threadIdx.x == 0) rows.sure[slot] = -1;
   }
   if (threadIdx.x != 0) return;
-  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, args.drafting, token);
+  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, args.drafting,
+                    args.token_shift, token);
 }
 
 // judge_by_probabilities: probabilities.target[i] of the row of tail[i]; then walk_rejection of

@@ -1,13 +1,16 @@
-"""A tiny target with a P-EAGLE drafter that has learned some of its text."""
+"""A tiny target with a drafter over its hidden states that has learned some of its text."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from reference.parallel_eagle import forward, target_features
+from reference import eagle
+from reference.eagle import TinyEagle1
+from reference.parallel_eagle import forward, target_features, target_outputs
 from reference.tiny_eagle import Tensors, TinyEagle, weights, write_tiny_eagle
-from torch.nn.functional import cross_entropy
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 _DEPTHS = 4
 _PASSES = 12
@@ -51,6 +54,27 @@ def trained_weights(model: TinyEagle, target: Path, texts: list[list[int]]) -> T
             optimizer.zero_grad()
             cross_entropy(logits, tokens[anchors + depths + 2]).backward()
             optimizer.step()
+    return {name: each.detach() for name, each in tensors.items()}
+
+
+def trained_eagle1(model: TinyEagle1, target: Path, texts: list[list[int]]) -> Tensors:
+    """Weights whose estimates lead the target's head to the texts; each from the true states."""
+    own = load_file(target / "model.safetensors")
+    head = own.get("lm_head.weight", own["model.embed_tokens.weight"]).float()
+    tensors = {name: each.requires_grad_() for name, each in eagle.weights(model).items()}
+    optimizer = torch.optim.Adam(tensors.values(), lr=3e-3)
+    states = [target_outputs(target, text)[:-1] for text in texts]
+    with one_thread():
+        for _ in range(3 * _PASSES):
+            for text, known in zip(texts, states, strict=True):
+                tokens = torch.tensor(text)
+                found = eagle.estimates(model, tensors, tokens[1:], known)[:-1]
+                wanted = known[1:]
+                loss = cross_entropy(found @ head.T, tokens[2:])
+                loss = loss + smooth_l1_loss(found, wanted)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
     return {name: each.detach() for name, each in tensors.items()}
 
 

@@ -25,8 +25,8 @@ constexpr int32_t kMaxHeads = 64;
 constexpr int32_t kDraftTokens = 4;  // where no step times are known
 
 // Methods whose drafter reads and drafts as LLM finds it in the engine.
-constexpr std::array<std::string_view, 5> kMethods = {"speculative", "parallel", "parallel-eagle",
-                                                      "parallel-medusa", "medusa"};
+constexpr std::array<std::string_view, 6> kMethods = {
+    "speculative", "parallel", "parallel-eagle", "parallel-medusa", "medusa", "eagle"};
 
 std::string read_manifest(const fs::path& path) {
   std::error_code error;

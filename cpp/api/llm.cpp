@@ -11,7 +11,7 @@
 #include "api/tally.h"
 #include "base/error.h"
 #include "cpu/cpu_backend.h"
-#include "decode/feature_drafter.h"
+#include "decode/eagle_drafter.h"
 #include "decode/generator.h"
 #include "decode/logits.h"
 #include "decode/model_drafter.h"
@@ -44,6 +44,9 @@ std::unique_ptr<Drafter> make_drafter(Lane& lane, const Lane& target, LoopKind l
     if (loop == LoopKind::pearl) {
       fail_argument("the pearl loop drafts behind tokens that the target has not verified, whose ",
                     "hidden states this drafter would need; use the lockstep loop");
+    }
+    if (estimates_features(lane.model().plan())) {
+      return std::make_unique<EagleDrafter>(lane, target);
     }
     return std::make_unique<FeatureDrafter>(lane, target);
   }

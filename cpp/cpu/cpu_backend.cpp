@@ -156,6 +156,7 @@ class CpuBackend : public Backend {
   void load_features(Stream& stream, const LoadFeaturesArgs& args) override {
     checked(stream, args);
   }
+  void convert(Stream& stream, const ConvertArgs& args) override { checked(stream, args); }
   void plan_streams(Stream& stream, const PlanStreamsArgs& args) override { checked(stream, args); }
   void insert_streams(Stream& stream, const InsertStreamsArgs& args) override {
     checked(stream, args);

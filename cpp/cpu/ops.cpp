@@ -116,12 +116,19 @@ std::byte* features_of(const char* op, const StepRows& rows, const Row& row,
          first * static_cast<int64_t>(size_of(features.dtype));
 }
 
+bool has_features_ahead(const KeepFeaturesArgs& args, const Row& row) {
+  const Cells* cells = args.rows.segments[static_cast<size_t>(row.segment)].cells;
+  SPECRT_CHECK(cells != nullptr, "keep_features: the segment has no cells");
+  return has_features(*cells, row.slot + args.ahead);
+}
+
 void run(const Kernels&, const KeepFeaturesArgs& args, Team&) {
   const RowList list = list_rows(args.rows);
   for (int32_t i = 0; i < list.count; ++i) {
     const Row& row = list.rows[static_cast<size_t>(i)];
-    std::byte* out =
-        features_of("keep_features", args.rows, row, args.features, row.slot, args.first);
+    if (args.ahead > 0 && has_features_ahead(args, row)) continue;
+    std::byte* out = features_of("keep_features", args.rows, row, args.features,
+                                 row.slot + args.ahead, args.first);
     store_row(args.x.row<float>(row.row), args.x.cols, args.features.dtype, out);
   }
 }
@@ -135,11 +142,13 @@ void run(const Kernels&, const LoadFeaturesArgs& args, Team&) {
     const Cells* cells = args.rows.segments[static_cast<size_t>(row.segment)].cells;
     SPECRT_CHECK(cells != nullptr, "load_features: the segment has no cells");
     const bool real = has_features(*cells, row.position);
-    if (!real && args.mask != nullptr) {
+    if (real && args.missing == MissingFeatures::estimates) continue;
+    if (!real && args.missing == MissingFeatures::mask) {
       store_row(args.mask, args.out.cols, to, out);
       continue;
     }
-    const int32_t position = real ? row.position : last_with_features(*cells);
+    const bool takes_last = !real && args.missing == MissingFeatures::last;
+    const int32_t position = takes_last ? last_with_features(*cells) : row.position;
     const std::byte* kept =
         features_of("load_features", args.rows, row, args.features, position, args.first);
     if (from == to) {
@@ -148,6 +157,14 @@ void run(const Kernels&, const LoadFeaturesArgs& args, Team&) {
       widen_row(reinterpret_cast<const bf16_bits*>(kept), args.out.cols,
                 reinterpret_cast<float*>(out));
     }
+  }
+}
+
+void run(const Kernels&, const ConvertArgs& args, Team&) {
+  const RowList list = list_rows(args.rows);
+  for (int32_t i = 0; i < list.count; ++i) {
+    const int32_t row = list.rows[static_cast<size_t>(i)].row;
+    store_row(args.x.row<float>(row), args.x.cols, args.out.dtype, args.out.row<std::byte>(row));
   }
 }
 
@@ -348,7 +365,8 @@ void run(const Kernels& kernels, const PickDraftArgs& args, Team& team) {
                 ? choose(kernels, args.sequence, args.logits, row, position, team, 0)
                 : draw_draft(args, row, position, team);
   }
-  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, args.drafting, token);
+  finish_draft_step(cells, args.sequence.tok, *args.span, args.index, args.drafting,
+                    args.token_shift, token);
 }
 
 Verdict judge_by_probabilities(const JudgeArgs& args, int32_t begin, Team& team) {

@@ -16,9 +16,9 @@ struct MoveKvOp {
 
 using Op =
     std::variant<EmbedArgs, RopeAnglesArgs, RmsNormArgs, LinearArgs, RopeKvArgs, AttentionArgs,
-                 KeepFeaturesArgs, LoadFeaturesArgs, PlanStreamsArgs, InsertStreamsArgs, MoveKvOp,
-                 MoveFeaturesArgs, CopyToDeviceArgs, CopyToHostArgs, FeedPromptArgs,
-                 ProposeNgramArgs, BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs,
+                 KeepFeaturesArgs, LoadFeaturesArgs, ConvertArgs, PlanStreamsArgs,
+                 InsertStreamsArgs, MoveKvOp, MoveFeaturesArgs, CopyToDeviceArgs, CopyToHostArgs,
+                 FeedPromptArgs, ProposeNgramArgs, BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs,
                  PickCandidatesArgs, FeedTailArgs, GrowTreeArgs, JudgeArgs, ClockStepArgs>;
 
 // Throws when cells hold what the op cannot do: a slot beyond the cache, a token beyond the table.

@@ -4,8 +4,7 @@
 
 namespace specrt {
 
-FeatureDrafter::FeatureDrafter(Lane& lane, const Lane& target)
-    : ParallelDrafter(lane, target.model().vocab()) {
+void read_features(Lane& lane, const Lane& target) {
   const format::FileHeader& own = lane.model().plan().header;
   const format::FileHeader& other = target.model().plan().header;
   const int32_t kept = keeps_features(target.model().plan()) ? other.feature_cols : 0;
@@ -18,6 +17,11 @@ FeatureDrafter::FeatureDrafter(Lane& lane, const Lane& target)
                lane.model().context(), ", which must be below the target's of ",
                target.model().context(), "; build the bundle with both models");
   lane.read_features_of(target);
+}
+
+FeatureDrafter::FeatureDrafter(Lane& lane, const Lane& target)
+    : ParallelDrafter(lane, target.model().vocab()) {
+  read_features(lane, target);
 }
 
 int32_t FeatureDrafter::slack(int32_t capacity) const {

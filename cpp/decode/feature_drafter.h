@@ -7,10 +7,13 @@
 
 namespace specrt {
 
+// Makes the model of `lane` read the features that the model of `target` keeps; both lanes serve
+// the same sequences. Throws specrt::Error if the two do not belong together.
+void read_features(Lane& lane, const Lane& target);
+
 class FeatureDrafter final : public ParallelDrafter {
  public:
-  // The model of `lane` reads the features that the model of `target` keeps; both lanes serve the
-  // same sequences. Throws specrt::Error if the two do not belong together.
+  // As read_features.
   FeatureDrafter(Lane& lane, const Lane& target);
 
   int32_t slack(int32_t capacity) const override;

@@ -34,6 +34,7 @@ void ModelDrafter::enqueue_step(int32_t rows, int32_t positions, int32_t index) 
                                     .first_row = static_cast<int32_t>(s) * rows,
                                     .vocab = lane_.model().vocab(),
                                     .index = index,
+                                    .token_shift = token_shift(),
                                     .scratch = lane_.model().pick_scratch()});
   }
 }

@@ -5,7 +5,7 @@
 
 namespace specrt {
 
-class ModelDrafter final : public LaneDrafter {
+class ModelDrafter : public LaneDrafter {
  public:
   using LaneDrafter::LaneDrafter;
 

@@ -168,6 +168,7 @@ void check(const KeepFeaturesArgs& args) {
   check_rows("keep_features", args.rows);
   check_view("keep_features", "x", args.x, DType::f32, args.x.cols);
   check_features("keep_features", args.features, args.first, args.x.cols);
+  SPECRT_CHECK(args.ahead == 0 || args.ahead == 1, "keep_features: ", args.ahead, " slots ahead");
 }
 
 void check(const LoadFeaturesArgs& args) {
@@ -175,6 +176,16 @@ void check(const LoadFeaturesArgs& args) {
   const DType dtype = args.out.dtype == DType::f32 ? DType::f32 : args.features.dtype;
   check_view("load_features", "out", args.out, dtype, args.out.cols);
   check_features("load_features", args.features, args.first, args.out.cols);
+  SPECRT_CHECK(args.missing >= MissingFeatures::mask && args.missing <= MissingFeatures::estimates,
+               "load_features: unknown way ", static_cast<int32_t>(args.missing),
+               " to do without features");
+}
+
+void check(const ConvertArgs& args) {
+  check_rows("convert", args.rows);
+  SPECRT_CHECK(args.x.cols >= 1, "convert: empty rows");
+  check_view("convert", "x", args.x, DType::f32, args.x.cols);
+  check_view("convert", "out", args.out, args.out.dtype, args.x.cols);
 }
 
 void check(const PlanStreamsArgs& args) {

@@ -276,22 +276,40 @@ struct AttentionArgs {
   Scratch scratch{};
 };
 
-// Rounds row i of x to columns [first, first + d) of the features in slot base + i. x (n,d) f32.
+// Rounds row i of x to columns [first, first + d) of the features in slot base + i + ahead. x (n,d)
+// f32. A drafter's rows are 1 ahead: what they keep are estimates, and only of features that the
+// target has not computed yet (has_features), and will write over.
 struct KeepFeaturesArgs {
   StepRows rows;
   RowsView x;
   FeatureRows features;
   int32_t first = 0;
+  int32_t ahead = 0;
 };
 
-// out[i,:] = columns [first, first + d) of the features at the position of row i, or where there
-// are none (has_features) the mask, or without one those of the last position that has any. mask
-// (d,) f32, out (n,d) f32 or as the features are.
+// What stands for the features of a row whose position has none (has_features).
+enum class MissingFeatures : int32_t {
+  mask = 0,       // a learned vector
+  last = 1,       // those of the last position that has any
+  estimate = 2,   // what a drafter has kept in its slot
+  estimates = 3,  // the same; rows that have features are left as they are
+};
+
+// out[i,:] = columns [first, first + d) of the features at the position of row i, or what stands
+// for them. mask (d,) f32, out (n,d) f32 or as the features are.
 struct LoadFeaturesArgs {
   StepRows rows;
   FeatureRows features;
   int32_t first = 0;
-  const float* mask = nullptr;  // or null
+  MissingFeatures missing = MissingFeatures::mask;
+  const float* mask = nullptr;  // of MissingFeatures::mask
+  RowsView out;
+};
+
+// out[i,:] = x[i,:] rounded to bf16; x (n,d) f32, out (n,d) bf16 or f32, which is a copy.
+struct ConvertArgs {
+  StepRows rows;
+  RowsView x;
   RowsView out;
 };
 
@@ -405,6 +423,7 @@ struct PickDraftArgs {
   int32_t vocab = 0;
   int32_t index = 0;
   Drafting drafting = Drafting::one_by_one;
+  int32_t token_shift = 0;  // as in DraftPlan
   PickScratch scratch{};
 };
 
@@ -474,6 +493,7 @@ void check(const LinearArgs& args);
 void check(const RopeKvArgs& args);
 void check(const AttentionArgs& args);
 void check(const KeepFeaturesArgs& args);
+void check(const ConvertArgs& args);
 void check(const LoadFeaturesArgs& args);
 void check(const PlanStreamsArgs& args);
 void check(const InsertStreamsArgs& args);

@@ -155,7 +155,9 @@ SPECRT_HD inline void begin_draft(Cells& s, Cell<int32_t>* tok, StepSpan& span,
   const int32_t fed = count > 0 ? min_i32(need, plan.catch_up_rows) : 0;
   if (fed < need) count = 0;
   s.drafted = count;
-  s.draft_end = count > 0 ? rows_end + count - 1 : kv + fed;
+  // Of pairs whose features were estimates the KV cache keeps nothing.
+  const int32_t kept = plan.token_shift > 0 ? 0 : count - 1;
+  s.draft_end = count > 0 ? rows_end + kept : kv + fed;
   s.snap_begin = end;
   s.snap_count = count;
   span.rows = fed;
@@ -179,10 +181,10 @@ SPECRT_HD inline int32_t draft_row(const Cells& s, const StepSpan& span, int32_t
 // Stores token `index` of the draft. One by one, it gives the span of the next step, which feeds
 // it; the last drafted token is never fed.
 SPECRT_HD inline void finish_draft_step(Cells& s, Cell<int32_t>* tok, StepSpan& span, int32_t index,
-                                        Drafting drafting, int32_t token) {
+                                        Drafting drafting, int32_t token_shift, int32_t token) {
   if (drafts(s, index)) tok[draft_position(s, index)] = token;
   if (drafting == Drafting::at_once) return;
-  span.base = draft_position(s, index);
+  span.base = draft_position(s, index) - token_shift;
   span.rows = drafts(s, index + 1) ? 1 : 0;
 }
 

@@ -100,12 +100,15 @@ enum class OpKind : uint32_t {
   rope_kv = 4,        // in[0] qkv, in[1] angles, out q; kv; integer: query heads, gains of queries
                       // and keys; real[0] = eps of their norm
   attention = 5,      // in[0] q, out; kv; integer[0] = query heads; real[0] = scale
-  keep_features = 6,  // in[0] x, no out; integer[0] = first column of the features; not in the head
-  load_features = 7,  // out; tensor mask (1, d) f32 row_major or none; integer[0] = first column
+  keep_features = 6,  // in[0] x, no out; integer: first column, slots ahead: 0 and not in the head
+                      // of a target, 1 and in the head of a drafter, whose estimates they are
+  load_features = 7,  // out; integer: first column, MissingFeatures; tensor mask (1, d) f32
+                      // row_major with MissingFeatures::mask, else none
   // Once each in a target with streams, in this order and before the head. What stands behind
   // insert_streams runs for the rows of the layers with streams, and does not embed.
   plan_streams = 8,    // in[0] exit, no out; tensor table
   insert_streams = 9,  // in[0] x, out; tensor embeddings (streams, d) f32 row_major
+  convert = 10,        // in[0] x, out
 };
 
 // Which rows an op runs for.

@@ -32,9 +32,11 @@ int32_t kv_slots(const Plan& plan);
 // Bytes of one sequence's KV cache, all layers.
 int64_t kv_bytes(const Plan& plan);
 
-// Whether it is a target that keeps hidden states, or a drafter that reads them.
+// Whether it is a target that keeps hidden states, or a drafter that reads them, and in place of
+// those that are not there yet its own estimates.
 bool keeps_features(const Plan& plan);
 bool reads_features(const Plan& plan);
+bool estimates_features(const Plan& plan);
 
 // Tokens that a drafter drafts with a head for each; 0: it is not made of heads.
 int32_t draft_heads(const Plan& plan);

@@ -72,8 +72,17 @@ int64_t kv_bytes(const Plan& plan) {
   return last.value_offset + kv_value_bytes(last);
 }
 
-bool keeps_features(const Plan& plan) { return has_op(plan, OpKind::keep_features); }
+bool keeps_features(const Plan& plan) {
+  return std::any_of(plan.ops.begin(), plan.ops.end(), [](const OpRecord& op) {
+    return op.kind == OpKind::keep_features && op.integer[1] == 0;
+  });
+}
+
 bool reads_features(const Plan& plan) { return has_op(plan, OpKind::load_features); }
+
+bool estimates_features(const Plan& plan) {
+  return reads_features(plan) && has_op(plan, OpKind::keep_features);
+}
 
 int32_t draft_heads(const Plan& plan) {
   int32_t heads = 0;

@@ -34,7 +34,9 @@ Uses uses_of(const OpRecord& op) {
     case OpKind::keep_features:
       return {1, false, false, false};
     case OpKind::load_features:
-      return {0, op.tensor != format::kNone, false};
+      return {0, static_cast<MissingFeatures>(op.integer[1]) == MissingFeatures::mask, false};
+    case OpKind::convert:
+      return {1, false, false};
     case OpKind::plan_streams:
       return {1, true, false, false};
     case OpKind::insert_streams:
@@ -171,7 +173,8 @@ void validate_header(const Plan& plan) {
   }
 }
 
-// A target's features are rows of every step, so the head, which steps may leave out, keeps none.
+// A target's features are rows of every step, so the head, which steps may leave out, keeps none. A
+// drafter's estimate is that of the row that drafts.
 void validate_features(const Plan& plan) {
   const format::FileHeader& header = plan.header;
   SPECRT_CHECK(header.feature_cols >= 0 && header.feature_cols <= format::kMaxDim,
@@ -179,14 +182,19 @@ void validate_features(const Plan& plan) {
   SPECRT_CHECK(is_valid(static_cast<DType>(header.feature_dtype)), "unknown dtype ",
                header.feature_dtype, " of features");
   const bool keeps = keeps_features(plan), reads = reads_features(plan);
+  const bool estimates = estimates_features(plan);
   SPECRT_CHECK((keeps || reads) == (header.feature_cols > 0), "features of ", header.feature_cols,
                " columns in an engine that ", keeps || reads ? "uses" : "does not use", " them");
   SPECRT_CHECK(!keeps || !reads, "an engine that keeps features and reads those of another");
-  SPECRT_CHECK(!reads || header.mask_token > 0, "features are read without a mask token");
+  SPECRT_CHECK(!reads || (header.mask_token > 0) != estimates,
+               "features are read without a mask token or estimates, or with both");
   for (size_t i = 0; i < plan.ops.size(); ++i) {
-    SPECRT_CHECK(
-        plan.ops[i].kind != OpKind::keep_features || i < static_cast<size_t>(header.head_begin),
-        "engine op ", i, ": the head keeps features");
+    const OpRecord& op = plan.ops[i];
+    if (op.kind != OpKind::keep_features) continue;
+    const bool in_head = std::cmp_greater_equal(i, header.head_begin);
+    SPECRT_CHECK(reads || !in_head, "engine op ", i, ": the head keeps features");
+    SPECRT_CHECK(in_head == (op.integer[1] == 1), "engine op ", i, ": features ", op.integer[1],
+                 " slots ahead");
   }
 }
 

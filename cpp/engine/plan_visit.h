@@ -84,15 +84,22 @@ void visit(const Plan& plan, const format::OpRecord& op, const PlanMemory& memor
                             .scratch = memory.scratch});
       return;
     case OpKind::keep_features:
-      visitor(KeepFeaturesArgs{
-          .rows = rows, .x = in(0), .features = feature_rows(plan), .first = op.integer[0]});
+      visitor(KeepFeaturesArgs{.rows = rows,
+                               .x = in(0),
+                               .features = feature_rows(plan),
+                               .first = op.integer[0],
+                               .ahead = op.integer[1]});
       return;
     case OpKind::load_features:
       visitor(LoadFeaturesArgs{.rows = rows,
                                .features = feature_rows(plan),
                                .first = op.integer[0],
+                               .missing = static_cast<MissingFeatures>(op.integer[1]),
                                .mask = op.tensor == format::kNone ? nullptr : floats(),
                                .out = out()});
+      return;
+    case OpKind::convert:
+      visitor(ConvertArgs{.rows = rows, .x = in(0), .out = out()});
       return;
     case OpKind::plan_streams:
       visitor(

@@ -164,14 +164,13 @@ void begin_draft(OpRunner& runner, SequenceState& sequence, int32_t capacity, in
 void pick_draft(OpRunner& runner, SequenceState& sequence, const Array& logits, int32_t index) {
   runner.run(&Backend::pick_draft, [&](OpMemory& m) {
     const RowsView view = rows_view(m, logits);
-    return PickDraftArgs{sequence.cells(m),
-                         sequence.span(m),
-                         view,
-                         0,
-                         view.cols,
-                         index,
-                         Drafting::one_by_one,
-                         m.scratch<PickScratch>(runner.backend().pick_scratch(view.cols))};
+    const size_t bytes = runner.backend().pick_scratch(view.cols);
+    return PickDraftArgs{.sequence = sequence.cells(m),
+                         .span = sequence.span(m),
+                         .logits = view,
+                         .vocab = view.cols,
+                         .index = index,
+                         .scratch = m.scratch<PickScratch>(bytes)};
   });
 }
 

@@ -43,7 +43,8 @@ class LLM:
             "pearl:parallel" draft with a model that fills masks, all tokens in one step;
             "parallel-eagle" with one that reads hidden states of the target besides (P-EAGLE),
             "parallel-medusa" with one that reads its last hidden states alone, and "medusa" with a
-            head for each token.
+            head for each token; "eagle" drafts token by token from those states and estimates of
+            them.
             "streaming" drafts with the target itself, whose step verifies a draft and makes the
             next (Speculative Streaming). The output is the same with each.
         num_speculative_tokens: tokens drafted in every round, 1 to 63, or up to the streams of a

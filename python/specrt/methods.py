@@ -19,6 +19,7 @@ METHODS = (
     "parallel-eagle",
     "parallel-medusa",
     "medusa",
+    "eagle",
     STREAMING,
     _PEARL,
     f"{_PEARL}:ngram",
@@ -49,6 +50,7 @@ _DRAFTER_OF = {
     "parallel-eagle": "parallel-eagle",
     "parallel-medusa": "parallel-medusa",
     "medusa": "medusa",
+    "eagle": "eagle",
 }
 _OPTION_OF = {
     "draft": "--draft MODEL",
@@ -56,6 +58,7 @@ _OPTION_OF = {
     "parallel-eagle": "--draft MODEL, a P-EAGLE drafter of this target",
     "parallel-medusa": "--draft MODEL, a drafter of specrt train parallel-medusa",
     "medusa": "--draft MODEL, Medusa heads of this target",
+    "eagle": "--draft MODEL, an EAGLE drafter of this target",
 }
 _MISSING = {
     "draft": "draft model",
@@ -63,12 +66,13 @@ _MISSING = {
     "parallel-eagle": "P-EAGLE drafter",
     "parallel-medusa": "parallel Medusa drafter",
     "medusa": "Medusa heads",
+    "eagle": "EAGLE drafter",
 }
 
-# Engines that read hidden states of tokens that the target has verified.
-_OF_FEATURES = ("parallel-eagle", "parallel-medusa", "medusa")
 # Engines that make all tokens of a draft in one step.
-AT_ONCE = ("parallel", *_OF_FEATURES)
+AT_ONCE = ("parallel", "parallel-eagle", "parallel-medusa", "medusa")
+# Engines that read hidden states of tokens that the target has verified.
+_OF_FEATURES = (*AT_ONCE[1:], "eagle")
 
 # Drafting with a lookup takes no time that could be hidden behind a step.
 _NEVER_FASTEST = (f"{_PEARL}:ngram", f"{_PEARL}:ngram+speculative")

@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 #include "cpu/cpu_backend.h"
-#include "decode/feature_drafter.h"
+#include "decode/eagle_drafter.h"
 #include "decode/generator.h"
 #include "decode/model_drafter.h"
 #include "tiny_engine.h"
@@ -169,7 +169,7 @@ void damage(Random& random, File& file) {
 // What runs beside an engine with features.
 struct Partners {
   std::shared_ptr<const Engine> target;
-  std::array<std::shared_ptr<const Engine>, 2> drafters;
+  std::array<std::shared_ptr<const Engine>, 3> drafters;
 };
 
 struct Counts {
@@ -193,6 +193,9 @@ SamplingParams random_params(Random& random) {
 
 std::unique_ptr<Drafter> drafter_of(Lane& draft, const Lane& target) {
   if (reads_features(draft.model().plan())) {
+    if (estimates_features(draft.model().plan())) {
+      return std::make_unique<EagleDrafter>(draft, target);
+    }
     return std::make_unique<FeatureDrafter>(draft, target);
   }
   return std::make_unique<ModelDrafter>(draft);
@@ -240,7 +243,8 @@ void run_engine(Random& random, std::shared_ptr<const Engine> engine, const Part
   const std::shared_ptr<const Engine> large =
       reads_features(engine->plan()) ? partners.target : engine;
   const std::shared_ptr<const Engine> small =
-      keeps_features(engine->plan()) ? partners.drafters[below(random, 2)] : engine;
+      keeps_features(engine->plan()) ? partners.drafters[below(random, partners.drafters.size())]
+                                     : engine;
   const int32_t context = large->plan().header.context, vocab = large->plan().header.vocab;
   Sequence sequence(backend, context, kMaxRunAhead + 2);
   Model target(large, backend), draft(small, backend);
@@ -283,10 +287,13 @@ void try_file(Random& random, const File& file, const Partners& partners, Backen
 }
 
 int fuzz(size_t iterations, uint64_t seed) {
-  const File good[] = {tiny_engine(DType::bf16, 1).bytes(), tiny_engine(DType::f32, 1).bytes(),
-                       tiny_target(DType::f32, 1).bytes(),  tiny_eagle(DType::f32, 1).bytes(),
-                       tiny_medusa(DType::f32, 1).bytes(),  tiny_streaming(DType::bf16, 1).bytes()};
-  const Partners partners{open_engine(good[2]), {open_engine(good[3]), open_engine(good[4])}};
+  const File good[] = {
+      tiny_engine(DType::bf16, 1).bytes(),   tiny_engine(DType::f32, 1).bytes(),
+      tiny_target(DType::f32, 1).bytes(),    tiny_eagle(DType::f32, 1).bytes(),
+      tiny_medusa(DType::f32, 1).bytes(),    tiny_estimating(DType::f32, 1).bytes(),
+      tiny_streaming(DType::bf16, 1).bytes()};
+  const Partners partners{open_engine(good[2]),
+                          {open_engine(good[3]), open_engine(good[4]), open_engine(good[5])}};
   const auto backend = make_cpu_backend({.threads = 1});
   const auto stream = backend->make_stream({});
   Counts counts;

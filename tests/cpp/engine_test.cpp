@@ -210,8 +210,8 @@ std::string op_refusal(size_t index, const std::function<void(format::OpRecord&)
 }
 
 TEST_CASE("ops that name what does not exist are refused") {
-  CHECK_SAYS(op_refusal(0, [](auto& op) { op.kind = static_cast<format::OpKind>(10); }),
-             "op 0: unknown op kind 10");
+  CHECK_SAYS(op_refusal(0, [](auto& op) { op.kind = static_cast<format::OpKind>(11); }),
+             "op 0: unknown op kind 11");
   CHECK_SAYS(op_refusal(0, [](auto& op) { op.out = 8; }), "op 0: output 8 of 8");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.out = -1; }), "op 2: output -1 of 8");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.in[0] = -7; }), "op 2: input -7 of 8");
@@ -307,6 +307,21 @@ TEST_CASE("a drafter whose features do not fit is refused") {
   CHECK_SAYS(
       feature_refusal(tiny_engine(DType::bf16, 1), [](auto& e) { e.header.feature_cols = 24; }),
       "features of 24 columns in an engine that does not use them");
+}
+
+TEST_CASE("estimates of features that do not fit are refused") {
+  const auto estimating = [](const std::function<void(EngineImage&)>& change) {
+    return feature_refusal(tiny_estimating(DType::bf16, 1), change);
+  };
+  CHECK_EQ(estimating([](auto&) {}), "(accepted)");
+  CHECK_SAYS(estimating([](auto& e) { e.header.mask_token = 2; }),
+             "without a mask token or estimates, or with both");
+  CHECK_SAYS(estimating([](auto& e) { e.ops[2].integer[1] = 4; }),
+             "unknown way 4 to do without features");
+  CHECK_SAYS(estimating([](auto& e) { e.ops[e.ops.size() - 4].integer[1] = 2; }),
+             "features 2 slots ahead");
+  CHECK_SAYS(estimating([](auto& e) { e.ops[e.ops.size() - 3].in[0] = 1; }),
+             "convert: x must be f32, not bf16");
 }
 
 TEST_CASE("heads of drafts that do not fit are refused") {

@@ -103,14 +103,14 @@ TEST_CASE("draft steps feed each token but the last") {
   StepSpan span;
   begin_draft(desk.cells, desk.tok, span,
               {.capacity = 2, .bonus_rows = 1, .window = 40, .catch_up_rows = 2});
-  finish_draft_step(desk.cells, desk.tok, span, 0, Drafting::one_by_one, 70);
+  finish_draft_step(desk.cells, desk.tok, span, 0, Drafting::one_by_one, 0, 70);
   CHECK_EQ(desk.tok[10], 70);
   CHECK_EQ(span.base, 10);
   CHECK_EQ(span.rows, 1);
-  finish_draft_step(desk.cells, desk.tok, span, 1, Drafting::one_by_one, 71);
+  finish_draft_step(desk.cells, desk.tok, span, 1, Drafting::one_by_one, 0, 71);
   CHECK_EQ(desk.tok[11], 71);
   CHECK_EQ(span.rows, 0);
-  finish_draft_step(desk.cells, desk.tok, span, 2, Drafting::one_by_one,
+  finish_draft_step(desk.cells, desk.tok, span, 2, Drafting::one_by_one, 0,
                     72);  // a recorded step behind the draft
   CHECK_EQ(desk.tok[12], 12);
 }
@@ -220,7 +220,7 @@ TEST_CASE("a draft at once feeds what is missing and masks for all but its last 
   CHECK_EQ(desk.cells.draft_end, 6);  // nothing of the masks stays
   for (int32_t i = 0; i < 4; ++i) {
     CHECK_EQ(draft_row(desk.cells, span, i, Drafting::at_once), 2 + i);
-    finish_draft_step(desk.cells, desk.tok, span, i, Drafting::at_once, 70 + i);
+    finish_draft_step(desk.cells, desk.tok, span, i, Drafting::at_once, 0, 70 + i);
     CHECK_EQ(desk.tok[6 + i], 70 + i);
     CHECK_EQ(span.rows, 6);
   }

@@ -103,6 +103,8 @@ void ScriptedBackend::load_features(Stream& stream, const LoadFeaturesArgs& args
   push(stream, [this, args] { run(args); });
 }
 
+void ScriptedBackend::convert(Stream&, const ConvertArgs&) { fail("a table model has no convert"); }
+
 void ScriptedBackend::plan_streams(Stream& stream, const PlanStreamsArgs& args) {
   check(args);
   push(stream, [this, args] { run(args); });
@@ -246,7 +248,8 @@ void ScriptedBackend::run(const PickDraftArgs& args) {
     token = s.rule == Rule::exact ? pick(s, args.logits, row, position)
                                   : draw_draft(args, row, position);
   }
-  specrt::finish_draft_step(s, args.sequence.tok, *args.span, args.index, args.drafting, token);
+  specrt::finish_draft_step(s, args.sequence.tok, *args.span, args.index, args.drafting,
+                            args.token_shift, token);
 }
 
 void ScriptedBackend::run(const PickCandidatesArgs& args) {

@@ -71,6 +71,7 @@ class ScriptedBackend final : public Backend {
   void attention(Stream& stream, const AttentionArgs& args) override;
   void keep_features(Stream& stream, const KeepFeaturesArgs& args) override;
   void load_features(Stream& stream, const LoadFeaturesArgs& args) override;
+  void convert(Stream& stream, const ConvertArgs& args) override;
   void plan_streams(Stream& stream, const PlanStreamsArgs& args) override;
   void insert_streams(Stream& stream, const InsertStreamsArgs& args) override;
   void move_kv(Stream& stream, const MoveKvArgs& args) override;

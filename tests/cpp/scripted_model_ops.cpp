@@ -40,9 +40,10 @@ void ScriptedBackend::run(const RopeKvArgs& args) {
 
 void ScriptedBackend::run(const KeepFeaturesArgs& args) {
   each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
-    const int32_t slot = segment.span->base + i;
+    const int32_t slot = segment.span->base + i + args.ahead;
     require(slot >= 0 && slot < args.features.slots, "features of slot ", slot);
     const auto stride = static_cast<size_t>(feature_row_bytes(args.features));
+    if (args.ahead > 0 && has_features(*segment.cells, slot)) return;
     if (named_features_.insert(segment.features).second) {
       const auto slots = static_cast<size_t>(args.features.slots);
       races_.name_rows("features", segment.features, slots * stride, stride);
@@ -50,16 +51,20 @@ void ScriptedBackend::run(const KeepFeaturesArgs& args) {
     std::byte* kept = segment.features + static_cast<size_t>(slot) * stride;
     races_.access(args.x.row<std::byte>(row), CellAccess::read);
     races_.access(kept, CellAccess::write);
-    std::memcpy(kept, args.x.row<std::byte>(row), sizeof(FedToken));
+    auto fed = load<FedToken>(args.x.row<std::byte>(row));
+    fed.position += args.ahead;
+    std::memcpy(kept, &fed, sizeof(fed));
   });
 }
 
-// Features are those of the committed tokens; a mask has none.
+// Features are those of the committed tokens; a mask has none, and what a drafter has estimated is
+// that of the token that it drafted.
 void ScriptedBackend::run(const LoadFeaturesArgs& args) {
   each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t) {
     pair_spans_.insert(segment.span);
     const int32_t position = segment.span->base + i;
-    if (!has_features(*segment.cells, position)) return;
+    const bool real = has_features(*segment.cells, position);
+    if (!real && args.missing == MissingFeatures::mask) return;
     const std::byte* kept = segment.features + position * feature_row_bytes(args.features);
     races_.access(kept, CellAccess::read);
     const auto fed = load<FedToken>(kept);

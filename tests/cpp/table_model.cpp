@@ -38,8 +38,12 @@ void add_features(EngineImage& image, TableFeatures use, int32_t row, int32_t co
     image.add_op(OpKind::keep_features, format::kNone).in[0] = row;
     return;
   }
-  const int32_t mask = image.add_tensor(DType::f32, Layout::row_major, 1, cols, {});
-  image.add_op(OpKind::load_features, image.add_buffer(DType::f32, cols)).tensor = mask;
+  format::OpRecord& load = image.add_op(OpKind::load_features, image.add_buffer(DType::f32, cols));
+  if (use == TableFeatures::estimated) {
+    load.integer[1] = static_cast<int32_t>(MissingFeatures::estimate);
+    return;
+  }
+  load.tensor = image.add_tensor(DType::f32, Layout::row_major, 1, cols, {});
 }
 
 constexpr int32_t kHeadDim = 2;  // two 4-byte words: token and position, or a 64-bit hash
@@ -82,11 +86,16 @@ struct TableWriter {
     return linear;
   }
 
-  void head(const TableParams& params) {
+  void head(const TableParams& params, TableFeatures features = TableFeatures::none) {
     std::vector<std::byte> words(sizeof(TableParams));
     std::memcpy(words.data(), &params, sizeof(params));
     image.header.head_begin = static_cast<int32_t>(image.ops.size());
     image.header.logits_buffer = logits;
+    if (features == TableFeatures::estimated) {
+      format::OpRecord& keep = image.add_op(OpKind::keep_features, format::kNone);
+      keep.in[0] = x;
+      keep.integer[1] = 1;
+    }
     product(logits, vocab, std::move(words));
   }
 
@@ -107,7 +116,7 @@ EngineImage table_engine(const TableParams& params, int32_t context, TableFeatur
   writer.embed();
   add_features(writer.image, features, writer.x, kRowCols);
   writer.attend(writer.x);
-  writer.head(params);
+  writer.head(params, features);
   return std::move(writer.image);
 }
 

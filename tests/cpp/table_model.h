@@ -29,8 +29,13 @@ uint64_t extend_context(uint64_t hash, int32_t token);
 // Writes `vocab` logits in [-3, 3).
 void table_logits(const TableParams& params, uint64_t context_hash, float* logits);
 
-// What an engine does with features, which are the target's rows behind the embedding.
-enum class TableFeatures { none, kept, read };
+// What an engine does with features, which are the target's rows behind the embedding: `estimated`
+// reads them and keeps what stands for those that are not there yet.
+enum class TableFeatures { none, kept, read, estimated };
+
+inline bool reads(TableFeatures use) {
+  return use == TableFeatures::read || use == TableFeatures::estimated;
+}
 
 // embed -> rope_kv -> attention -> linear (head). Rows carry token and position, the KV cache keeps
 // them, attention gives the hash of what the row sees, the head its logits.

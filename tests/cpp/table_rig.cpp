@@ -26,7 +26,7 @@ LaneOptions clocked(double step_ms) {
 
 EngineImage target_engine(const RigOptions& options, const TableParams& params) {
   if (options.proposing.count == 0) {
-    const bool keeps = options.features == TableFeatures::read;
+    const bool keeps = reads(options.features);
     return table_engine(params, options.context, keeps ? TableFeatures::kept : TableFeatures::none);
   }
   TableParams streaming = params;
@@ -45,7 +45,6 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
     sequences.push_back(std::make_unique<Sequence>(backend, chosen.context, kLogSlots, judge));
     backend.races().name_sequence(concat("sequence", s), sequences.back()->cells(), chosen.context);
   }
-  const bool pairs = chosen.features == TableFeatures::read;
   target_model =
       std::make_unique<Model>(open_engine(target_engine(chosen, params()).bytes()), backend);
   LaneOptions of_target = clocked(chosen.target_ms);
@@ -60,7 +59,9 @@ Rig::Rig(const RigOptions& chosen) : options(chosen), backend(chosen.schedule_se
         open_engine(table_engine(of_drafter, chosen.window, chosen.features).bytes()), backend);
     draft = std::make_unique<Lane>(*draft_model, draft_stream ? *draft_stream : *target_stream,
                                    sequence_pointers(), clocked(chosen.draft_ms));
-    if (pairs) {
+    if (chosen.features == TableFeatures::estimated) {
+      drafter = std::make_unique<EagleDrafter>(*draft, *target);
+    } else if (chosen.features == TableFeatures::read) {
       drafter = std::make_unique<FeatureDrafter>(*draft, *target);
     } else if (chosen.drafting == Drafting::at_once) {
       drafter = std::make_unique<ParallelDrafter>(*draft, chosen.vocab);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "decode/eagle_drafter.h"
 #include "decode/feature_drafter.h"
 #include "decode/generator.h"
 #include "decode/model_drafter.h"
@@ -48,7 +49,7 @@ struct RigOptions {
   int32_t prompt_rows = kMaxStepRows;
   Fault fault = Fault::none;
   Drafting drafting = Drafting::one_by_one;
-  TableFeatures features = TableFeatures::none;  // `read`: by a drafter that makes drafts at once
+  TableFeatures features = TableFeatures::none;  // of the drafter; `read` makes drafts at once
   Rule rule = Rule::exact;
   TableStreams proposing{.count = 0};  // streams of the target; there is no drafter beside them
   double target_ms = 0;                // of a step on the scripted clock; 0: no clock

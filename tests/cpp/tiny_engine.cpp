@@ -128,16 +128,21 @@ struct Writer {
   }
 
   // Adds a product of the features to the residual.
-  void load() {
+  void load(MissingFeatures missing) {
     const int32_t features = image.add_buffer(dtype, 2 * kDim);
-    op(OpKind::load_features, format::kNone, features, vector(2 * kDim, 0.5f, -0.9f));
+    const bool masks = missing == MissingFeatures::mask;
+    const int32_t mask = masks ? vector(2 * kDim, 0.5f, -0.9f) : format::kNone;
+    op(OpKind::load_features, format::kNone, features, mask).integer[1] =
+        static_cast<int32_t>(missing);
     linear(features, x, kDim, 2 * kDim, Epilogue::add);
   }
 
   // Of a block x + silu(W x + b) and an output matrix each.
   void heads(int32_t count) {
     const int32_t features = image.add_buffer(dtype, kDim), block = image.add_buffer(dtype, kDim);
-    op(OpKind::load_features, format::kNone, features, format::kNone).integer[0] = kDim;
+    format::OpRecord& load = op(OpKind::load_features, format::kNone, features, format::kNone);
+    load.integer[0] = kDim;
+    load.integer[1] = static_cast<int32_t>(MissingFeatures::last);
     for (int32_t head = 0; head < count; ++head) {
       const size_t first = image.ops.size();
       linear(features, block, kDim, kDim, Epilogue::silu_add).integer[1] =
@@ -178,7 +183,7 @@ std::vector<std::byte> letters(int32_t vocab) {
   return table;
 }
 
-enum class Features { none, keep, load };
+enum class Features { none, keep, load, estimate };
 enum class Layers { plain, streamed };  // of the second one
 
 // What all engines here have in common.
@@ -212,9 +217,9 @@ EngineImage decoder(DType dtype, uint64_t seed, Features features, Layers layers
     image.header.feature_cols = 2 * kDim;
     image.header.feature_dtype = static_cast<uint32_t>(dtype);
   }
-  if (features == Features::load) {
+  if (features == Features::load || features == Features::estimate) {
     read_features(writer);
-    writer.load();
+    writer.load(features == Features::load ? MissingFeatures::mask : MissingFeatures::estimate);
   }
   for (const int32_t layer : {0, 1}) {
     if (features == Features::keep) writer.keep(layer * kDim);
@@ -222,6 +227,12 @@ EngineImage decoder(DType dtype, uint64_t seed, Features features, Layers layers
     writer.layer(layer == 0 ? 0 : kWindow);
   }
   image.header.head_begin = static_cast<int32_t>(image.ops.size());
+  if (features == Features::estimate) {
+    image.header.mask_token = 0;
+    writer.keep(kDim);
+    image.ops.back().integer[1] = 1;
+    writer.op(OpKind::convert, writer.x, writer.xn, format::kNone);
+  }
   writer.norm(writer.x, writer.xn);
   writer.op(OpKind::linear, writer.xn, writer.logits, writer.head());
   return std::move(writer.image);
@@ -237,6 +248,9 @@ EngineImage tiny_target(DType dtype, uint64_t seed) {
 }
 EngineImage tiny_eagle(DType dtype, uint64_t seed) {
   return decoder(dtype, seed, Features::load, Layers::plain);
+}
+EngineImage tiny_estimating(DType dtype, uint64_t seed) {
+  return decoder(dtype, seed, Features::estimate, Layers::plain);
 }
 EngineImage tiny_medusa(DType dtype, uint64_t seed) {
   Writer writer(dtype, seed);

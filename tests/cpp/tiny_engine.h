@@ -12,6 +12,9 @@ EngineImage tiny_engine(DType dtype, uint64_t seed);
 EngineImage tiny_target(DType dtype, uint64_t seed);
 EngineImage tiny_eagle(DType dtype, uint64_t seed);
 
+// One that goes on from its own estimates of them.
+EngineImage tiny_estimating(DType dtype, uint64_t seed);
+
 // Three heads over the second of these layers, each for one token of a draft.
 EngineImage tiny_medusa(DType dtype, uint64_t seed);
 

@@ -54,6 +54,30 @@ DeviceArray<int64_t> committed_cells(Rig& rig, int32_t committed) {
   return {rig, words};
 }
 
+TEST_CASE("estimates are kept one slot ahead, but not in place of features") {
+  constexpr bf16_bits kOld = 0x4242;
+  constexpr int32_t kBase = 10, kRows = 5, kCommitted = 14, kWidth = 50;
+  Rig rig(seeded(9));
+  StepRig step(rig, 8, {kRows}, RowSelect::all, {kBase});
+  const DeviceArray<bf16_bits> features(rig, std::vector<bf16_bits>(kStride * kSlots, kOld));
+  const DeviceArray<int64_t> cells = committed_cells(rig, kCommitted);
+  step.rows().segments[0].features = bytes_of(features);
+  step.rows().segments[0].cells = reinterpret_cast<const Cells*>(cells.data());
+  std::vector<float> values;
+  for (int32_t i = 0; i < 8 * kWidth; ++i) values.push_back(value_of(i / kWidth, i % kWidth));
+  const DeviceRows<float> x(rig, 8, kWidth, 0.0f, values);
+  const KeepFeaturesArgs args{
+      .rows = step.rows(), .x = x.view(), .features = kFeatures, .ahead = 1};
+  check(args);
+  keep_features(rig.stream(), args);
+  const std::vector<bf16_bits> kept = features.read(rig);
+  for (size_t i = 0; i < kept.size(); ++i) {
+    const auto slot = static_cast<int32_t>(i / kStride), col = static_cast<int32_t>(i % kStride);
+    const bool written = slot >= kCommitted - 1 && slot <= kBase + kRows && col < kWidth;
+    REQUIRE(kept[i] == (written ? to_bf16(value_of(slot - kBase - 1, col)) : kOld));
+  }
+}
+
 template <typename T>
 T stored(float value) {
   if constexpr (sizeof(T) == 2) {
@@ -63,10 +87,8 @@ T stored(float value) {
   }
 }
 
-enum class Mask { given, none };
-
 template <typename T>
-void check_loaded(Rig& rig, Mask use) {
+void check_loaded(Rig& rig, MissingFeatures missing) {
   constexpr int32_t kFirst = 3, kWidth = 60, kBase = 10, kRows = 6, kCommitted = 14;
   StepRig step(rig, 8, {kRows}, RowSelect::all, {kBase});
   std::vector<bf16_bits> kept;
@@ -82,20 +104,23 @@ void check_loaded(Rig& rig, Mask use) {
   const LoadFeaturesArgs args{.rows = step.rows(),
                               .features = kFeatures,
                               .first = kFirst,
-                              .mask = use == Mask::given ? mask_row.data() : nullptr,
+                              .missing = missing,
+                              .mask = mask_row.data(),
                               .out = out.view()};
   check(args);
   load_features(rig.stream(), args);
   const std::vector<T> loaded = out.read(rig);
   for (int32_t i = 0; i < 8; ++i) {
     const bool is_real = kBase + i < kCommitted - 1;
-    const auto position = static_cast<size_t>(is_real ? kBase + i : kCommitted - 2);
+    const bool takes_last = !is_real && missing == MissingFeatures::last;
+    const bool left = is_real && missing == MissingFeatures::estimates;
+    const auto position = static_cast<size_t>(takes_last ? kCommitted - 2 : kBase + i);
     for (int32_t k = 0; k < kWidth; ++k) {
       float want = mask[static_cast<size_t>(k)];
-      if (is_real || use == Mask::none) {
+      if (is_real || missing != MissingFeatures::mask) {
         want = to_float(kept[position * kStride + static_cast<size_t>(kFirst + k)]);
       }
-      if (i >= kRows) want = 0.0f;
+      if (i >= kRows || left) want = 0.0f;
       REQUIRE(loaded[static_cast<size_t>(i * out.stride() + k)] == stored<T>(want));
     }
   }
@@ -103,14 +128,36 @@ void check_loaded(Rig& rig, Mask use) {
 
 TEST_CASE("load_features gives what was kept, and the mask from the last committed token on") {
   Rig rig(seeded(5));
-  check_loaded<bf16_bits>(rig, Mask::given);
-  check_loaded<float>(rig, Mask::given);
+  check_loaded<bf16_bits>(rig, MissingFeatures::mask);
+  check_loaded<float>(rig, MissingFeatures::mask);
 }
 
-TEST_CASE("without a mask it gives what was kept last") {
+TEST_CASE("what stands for missing features: the last ones, estimates, or estimates alone") {
   Rig rig(seeded(6));
-  check_loaded<bf16_bits>(rig, Mask::none);
-  check_loaded<float>(rig, Mask::none);
+  for (const auto missing :
+       {MissingFeatures::last, MissingFeatures::estimate, MissingFeatures::estimates}) {
+    check_loaded<bf16_bits>(rig, missing);
+    check_loaded<float>(rig, missing);
+  }
+}
+
+TEST_CASE("convert rounds the rows that exist") {
+  Rig rig(seeded(8));
+  StepRig step(rig, 4, {3});
+  std::vector<float> values;
+  for (int32_t i = 0; i < 4 * 60; ++i) values.push_back(value_of(i / 60, i % 60));
+  const DeviceRows<float> x(rig, 4, 60, 0.0f, values);
+  const DeviceRows<bf16_bits> out(rig, 4, 60, bf16_bits{});
+  const ConvertArgs args{.rows = step.rows(), .x = x.view(), .out = out.view()};
+  check(args);
+  convert(rig.stream(), args);
+  const auto got = out.read(rig);
+  for (int32_t i = 0; i < 4; ++i) {
+    for (int32_t k = 0; k < 60; ++k) {
+      REQUIRE(got[static_cast<size_t>(i * out.stride() + k)] ==
+              (i < 3 ? to_bf16(value_of(i, k)) : bf16_bits{}));
+    }
+  }
 }
 
 // Rows of more than one block.

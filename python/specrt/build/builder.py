@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from specrt._core import Error
-from specrt.build import medusa, parallel_medusa, speculators
+from specrt.build import eagle, medusa, parallel_medusa, speculators
 from specrt.build.architectures import graph_of
 from specrt.build.bundle import (
     FORMAT,
@@ -20,7 +20,15 @@ from specrt.build.bundle import (
     write_manifest,
 )
 from specrt.build.checkpoint import Checkpoint, open_checkpoint, source_hashes
-from specrt.build.config import MIN_CONTEXT, Eagle, Kept, Medusa, ModelConfig, ParallelMedusa
+from specrt.build.config import (
+    MIN_CONTEXT,
+    Eagle,
+    Eagle1,
+    Kept,
+    Medusa,
+    ModelConfig,
+    ParallelMedusa,
+)
 from specrt.build.convert import tensor_chunks
 from specrt.build.engine_file import BACKENDS, file_size, write_engine
 from specrt.build.errors import BuildError
@@ -49,6 +57,7 @@ DRAFT_NAME = "draft"
 PARALLEL_NAME = "parallel"
 _FEATURE_NAMES: dict[type, str] = {
     Eagle: "parallel-eagle",
+    Eagle1: "eagle",
     ParallelMedusa: "parallel-medusa",
     Medusa: "medusa",
 }
@@ -180,6 +189,9 @@ def _open_feature_drafter(
         return config, parallel_medusa.open_drafter(folder, own, tied=base.tied)
     if medusa.is_medusa(folder):
         return medusa.read_drafter(folder, base, max_context), medusa.open_drafter(folder)
+    if eagle.is_eagle(folder):
+        config = eagle.read_drafter(folder, base, max_context)
+        return config, eagle.open_drafter(folder, own, tied=base.tied)
     return None
 
 
@@ -378,8 +390,8 @@ def build(
     `model` and `draft` are local Hugging Face folders (safetensors) or hub ids; of drafts there may
     be one that drafts token by token, one that fills masks (its config has `pard_token`), and of
     those that read the target's hidden states one of each kind (a P-EAGLE folder of vLLM's
-    speculators, a folder of `specrt train parallel-medusa`, Medusa heads); and a streaming adapter,
-    which becomes a part of the target (`specrt train streaming`).
+    speculators, a folder of `specrt train parallel-medusa`, an EAGLE folder, Medusa heads); and a
+    streaming adapter, which becomes a part of the target (`specrt train streaming`).
     `backend` is "cpu" or "cuda", which takes bf16 alone; `draft_backend`, if not None, is "cpu" for
     drafters on the CPU beside a target on a GPU. `dtype` is "bf16" or "f32"; None means
     bf16 unless the checkpoint is f32. `max_context` limits the positions of a sequence below what

@@ -42,7 +42,7 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="small model with the same tokenizer that drafts; again for one that fills masks "
         "(method parallel), a P-EAGLE folder (parallel-eagle), a folder of specrt train "
-        "parallel-medusa, or Medusa heads (medusa)",
+        "parallel-medusa, an EAGLE folder (eagle), or Medusa heads (medusa)",
     )
     parser.add_argument(
         "--backend",

@@ -71,8 +71,16 @@ class Medusa:
     layers: tuple[int, ...] = (OUTPUT,)
 
 
+@dataclass(frozen=True)
+class Eagle1:
+    """A decoder that drafts token by token from the target's last hidden states, or estimates."""
+
+    fc_bias: bool
+    layers: tuple[int, ...] = (OUTPUT,)
+
+
 # What a drafter computes from hidden states of its target; `layers` says which.
-FeatureDrafter = Eagle | ParallelMedusa | Medusa
+FeatureDrafter = Eagle | Eagle1 | ParallelMedusa | Medusa
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ OP_KINDS = (
     "load_features",
     "plan_streams",
     "insert_streams",
+    "convert",
 )
 OP_ROWS = ("all", "streams", "scored", "draft")
 NONE = -1

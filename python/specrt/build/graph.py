@@ -50,10 +50,11 @@ class Kind(Enum):
     # (1, e) of the norms of queries and keys; real: their eps
     ROPE_KV = "rope_kv"
     ATTENTION = "attention"  # q -> (n, he); reads the cache; real: scale
-    KEEP_FEATURES = "keep_features"  # x -> x as it is; leaves it for a drafter; column
-    # () -> what the target kept, or where it kept nothing the weight (1, d), or without a weight
-    # what it kept last; column
+    # x -> x as it is; leaves it for a drafter, or ahead as a drafter's estimate; column
+    KEEP_FEATURES = "keep_features"
+    # () -> what the target kept, or what `missing` says; weight (1, d) or none; column
     LOAD_FEATURES = "load_features"
+    CONVERT = "convert"  # x -> x in the dtype of the output
     # exit -> exit as it is; decides which rows go on, by products with the weight (v, d)
     PLAN_STREAMS = "plan_streams"
     INSERT_STREAMS = "insert_streams"  # x -> x of the rows that go on, and streams; weight (j, d)
@@ -68,6 +69,15 @@ class Epilogue(Enum):
     ADD = "add"  # adds it to what `out` holds
     SWIGLU = "swiglu"  # the weight's panels alternate gate and up, or its tiles pair them
     SILU_ADD = "silu_add"  # x + silu of it, of as many columns as x
+
+
+class Missing(Enum):
+    """What a LOAD_FEATURES gives where the target kept nothing."""
+
+    MASK = "mask"  # the weight
+    LAST = "last"  # what it kept last
+    ESTIMATE = "estimate"  # what the drafter kept ahead
+    ESTIMATES = "estimates"  # the same; elsewhere the output stays as it is
 
 
 class Section(Enum):
@@ -216,6 +226,8 @@ class Op:
     epilogue: Epilogue = Epilogue.STORE
     heads: int = 0  # query heads
     column: int = 0  # first of the features that it keeps or loads
+    missing: Missing = Missing.MASK  # of LOAD_FEATURES
+    ahead: int = 0  # of KEEP_FEATURES: positions
     real: float = 0.0
     section: Section = Section.BODY
     rows: Rows = Rows.ALL

@@ -14,9 +14,10 @@ from specrt.build.engine_file import (
     Plan,
     TensorRecord,
 )
-from specrt.build.graph import DType, Epilogue, Graph, Kind, Op, Section, Tensor
+from specrt.build.graph import DType, Epilogue, Graph, Kind, Missing, Op, Section, Tensor
 
 _WITHOUT_OUT = (Kind.KEEP_FEATURES, Kind.PLAN_STREAMS)
+MISSING = (Missing.MASK, Missing.LAST, Missing.ESTIMATE, Missing.ESTIMATES)
 EPILOGUES = (Epilogue.STORE, Epilogue.ADD, Epilogue.SWIGLU, Epilogue.SILU_ADD)
 
 
@@ -34,14 +35,18 @@ def _op_record(op: Op, tensors: Mapping[Tensor, int], buffers: Mapping[str, int]
         raise AssertionError(f"no pass has fused the op that makes {op.out.name}")
     ids = [buffers[value.name] for value in op.inputs] + [NONE, NONE]
     number = EPILOGUES.index(op.epilogue) if op.kind is Kind.LINEAR else op.heads or op.column
-    vectors = [tensors[vector] + 1 for vector in op.vectors] + [0, 0]
+    more = [tensors[vector] + 1 for vector in op.vectors] + [0, 0]
+    if op.kind is Kind.LOAD_FEATURES:
+        more[0] = MISSING.index(op.missing)
+    elif op.kind is Kind.KEEP_FEATURES:
+        more[0] = op.ahead
     return OpRecord(
         kind=op.kind.value,
         inputs=(ids[0], ids[1]),
         out=NONE if op.kind in _WITHOUT_OUT else buffers[op.out.name],
         tensor=NONE if op.tensor is None else tensors[op.tensor],
         kv=NONE if op.cache is None else op.cache,
-        integers=(number, vectors[0], vectors[1], 0),
+        integers=(number, more[0], more[1], 0),
         reals=(op.real, 0.0),
         rows=op.rows.value,
         draft=op.draft,

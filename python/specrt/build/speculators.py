@@ -110,7 +110,8 @@ def _check_keys(path: Path, raw: Mapping[str, Any]) -> None:
         )
 
 
-def _check_target(path: Path, config: ModelConfig, target: ModelConfig) -> None:
+def check_target(path: Path, config: ModelConfig, target: ModelConfig) -> None:
+    """Raise BuildError unless a drafter's width and vocabulary are those of its target."""
     if config.width != target.width:
         raise BuildError(
             f"{path}: the drafter has a hidden_size of {config.width} and the target of "
@@ -137,7 +138,7 @@ def read_drafter(folder: Path, target: ModelConfig, max_context: int | None) -> 
             f"{path}: a drafter of model_type {config.architecture!r} is not supported; specrt "
             f"builds {', '.join(TRAITS)}"
         )
-    _check_target(path, config, target)
+    check_target(path, config, target)
     fields = Fields(str(path), raw)
     if fields.integer("target_hidden_size", MAX_DIM, target.width) != target.width:
         raise BuildError(f"{path}: target_hidden_size is not the target's {target.width}")

@@ -34,6 +34,7 @@ _METHODS: dict[str, tuple[str, ...]] = {
     "parallel-eagle": ("parallel-eagle",),
     "parallel-medusa": ("parallel-medusa",),
     "medusa": ("medusa",),
+    "eagle": ("eagle",),
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from specrt.build.architectures import (
+    eagle,
     llama,
     medusa,
     mistral,
@@ -11,7 +12,7 @@ from specrt.build.architectures import (
     qwen2,
     qwen3,
 )
-from specrt.build.config import Eagle, Medusa, ModelConfig, ParallelMedusa
+from specrt.build.config import Eagle, Eagle1, Medusa, ModelConfig, ParallelMedusa
 from specrt.build.graph import DType, Graph
 
 GRAPHS: dict[str, Callable[[ModelConfig, DType], Graph]] = {
@@ -29,6 +30,8 @@ def graph_of(config: ModelConfig, dtype: DType) -> Graph:
             return GRAPHS[config.architecture](config, dtype)
         case Eagle():
             return parallel_eagle.graph(config, config.features, dtype)
+        case Eagle1():
+            return eagle.graph(config, config.features, dtype)
         case ParallelMedusa():
             return parallel_medusa.graph(config, dtype)
         case Medusa():

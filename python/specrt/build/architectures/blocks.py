@@ -36,6 +36,14 @@ def matrix(name: str, rows: int, cols: int, dtype: DType) -> Weight:
     return Weight(name, (Parameter(name, (rows, cols)),), dtype, Layout.PANELS16)
 
 
+def columns(
+    name: str, parts: tuple[tuple[str, int], ...], cols: int, span: tuple[int, int], dtype: DType
+) -> Weight:
+    """Columns of stacked matrices (rows, cols), of which `parts` has names and rows."""
+    parameters = tuple(Parameter(part, (rows, cols), span) for part, rows in parts)
+    return Weight(name, parameters, dtype, Layout.PANELS16)
+
+
 def vector(name: str, cols: int) -> Weight:
     """A parameter that is read as one row of floats."""
     parts = (Parameter(name, (cols,)),)
@@ -61,7 +69,7 @@ def norm(name: str, x: Value, out: Value, eps: float, section: Section = Section
     return Op(Kind.RMS_NORM, (x,), out, vector(name, x.cols), real=eps, section=section)
 
 
-def _project(
+def project(
     c: ModelConfig, dtype: DType, traits: Traits, layer: int, h: Value, angles: Value
 ) -> Iterator[Op]:
     """Ops that project, rotate and cache; the last one writes the queries."""
@@ -96,7 +104,7 @@ def attention(
     at = f"layers.{layer}."
     h = Value(at + "attention_in", c.width, dtype)
     yield norm(at + "attention_norm", x, h, c.norm_eps)
-    projection = list(_project(c, dtype, traits, layer, h, angles))
+    projection = list(project(c, dtype, traits, layer, h, angles))
     yield from projection
     yield from attend(c, dtype, layer, x, projection[-1].out)
 

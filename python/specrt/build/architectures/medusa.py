@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from specrt.build.architectures import blocks
 from specrt.build.config import Medusa, ModelConfig
-from specrt.build.graph import DType, Epilogue, Graph, Kind, Op, Rows, Section, Value
+from specrt.build.graph import DType, Epilogue, Graph, Kind, Missing, Op, Rows, Section, Value
 
 
 def _head(c: ModelConfig, medusa: Medusa, dtype: DType, head: int, x: Value) -> Iterator[Op]:
@@ -28,7 +28,14 @@ def _head(c: ModelConfig, medusa: Medusa, dtype: DType, head: int, x: Value) -> 
 def graph(config: ModelConfig, medusa: Medusa, dtype: DType) -> Graph:
     """Graph of a step; weights, features and inputs of matmuls in `dtype`."""
     x = Value("features", config.width, dtype)
-    load = Op(Kind.LOAD_FEATURES, (), x, column=blocks.first_column(config), section=Section.HEAD)
+    load = Op(
+        Kind.LOAD_FEATURES,
+        (),
+        x,
+        column=blocks.first_column(config),
+        missing=Missing.LAST,
+        section=Section.HEAD,
+    )
     heads = (
         replace(op, section=Section.HEAD, rows=Rows.DRAFT, draft=head)
         for head in range(medusa.heads)

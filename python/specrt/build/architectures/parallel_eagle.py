@@ -10,17 +10,9 @@ from collections.abc import Iterator
 from specrt.build.architectures import blocks
 from specrt.build.architectures.blocks import Traits
 from specrt.build.config import Eagle, InputNorm, ModelConfig
-from specrt.build.graph import DType, Graph, Kind, Layout, Op, Parameter, Value, Weight
+from specrt.build.graph import DType, Graph, Kind, Op, Value
 
 TRAITS = {"llama": Traits(), "qwen3": Traits(head_norm=True)}
-
-
-def _columns(
-    name: str, parts: tuple[tuple[str, int], ...], cols: int, span: tuple[int, int], dtype: DType
-) -> Weight:
-    """Columns of stacked matrices (rows, cols), of which `parts` has names and rows."""
-    parameters = tuple(Parameter(part, (rows, cols), span) for part, rows in parts)
-    return Weight(name, parameters, dtype, Layout.PANELS16)
 
 
 def _fused_features(c: ModelConfig, eagle: Eagle, dtype: DType) -> Iterator[Op]:
@@ -44,7 +36,9 @@ def _fused_features(c: ModelConfig, eagle: Eagle, dtype: DType) -> Iterator[Op]:
         yield load
         yield blocks.norm(f"fc_norm.{i}", load.out, x, c.norm_eps)
         y = Value(f"hidden.{i}", c.width, DType.F32)
-        yield Op(Kind.LINEAR, (x,), y, _columns(f"fc.{i}", (("fc", c.width),), cols, span, dtype))
+        yield Op(
+            Kind.LINEAR, (x,), y, blocks.columns(f"fc.{i}", (("fc", c.width),), cols, span, dtype)
+        )
         if i:
             total = Value(f"hidden_sum.{i}", c.width, DType.F32)
             yield Op(Kind.ADD, (out, y), total)
@@ -69,7 +63,9 @@ def _pair_attention(
     rows = sum(count for _, count in parts)
     sides = []
     for name, x, begin in (("token", e, 0), ("hidden", h, c.width)):
-        weight = _columns(f"{at}qkv_{name}", parts, 2 * c.width, (begin, begin + c.width), dtype)
+        weight = blocks.columns(
+            f"{at}qkv_{name}", parts, 2 * c.width, (begin, begin + c.width), dtype
+        )
         y = Value(f"{at}qkv_{name}", rows, DType.F32)
         yield Op(Kind.LINEAR, (x,), y, weight)
         sides.append(y)
