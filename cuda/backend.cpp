@@ -162,6 +162,10 @@ class CudaBackend final : public Backend {
     check(args);
     cuda::convert(handle(stream), args);
   }
+  void scatter(Stream& stream, const ScatterArgs& args) override {
+    check(args);
+    cuda::scatter(handle(stream), args);
+  }
   void plan_streams(Stream& stream, const PlanStreamsArgs& args) override {
     check(args);
     cuda::plan_streams(handle(stream), args);

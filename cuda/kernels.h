@@ -17,6 +17,7 @@ void attention(cudaStream_t stream, const AttentionArgs& args);
 void keep_features(cudaStream_t stream, const KeepFeaturesArgs& args);
 void load_features(cudaStream_t stream, const LoadFeaturesArgs& args);
 void convert(cudaStream_t stream, const ConvertArgs& args);
+void scatter(cudaStream_t stream, const ScatterArgs& args);
 void plan_streams(cudaStream_t stream, const PlanStreamsArgs& args);
 void insert_streams(cudaStream_t stream, const InsertStreamsArgs& args);
 void move_kv(cudaStream_t stream, const MoveKvArgs& args);

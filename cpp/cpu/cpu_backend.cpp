@@ -157,6 +157,7 @@ class CpuBackend : public Backend {
     checked(stream, args);
   }
   void convert(Stream& stream, const ConvertArgs& args) override { checked(stream, args); }
+  void scatter(Stream& stream, const ScatterArgs& args) override { checked(stream, args); }
   void plan_streams(Stream& stream, const PlanStreamsArgs& args) override { checked(stream, args); }
   void insert_streams(Stream& stream, const InsertStreamsArgs& args) override {
     checked(stream, args);

@@ -1,8 +1,10 @@
 #include "cpu/ops.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <thread>
 
 #include "base/error.h"
@@ -165,6 +167,20 @@ void run(const Kernels&, const ConvertArgs& args, Team&) {
   for (int32_t i = 0; i < list.count; ++i) {
     const int32_t row = list.rows[static_cast<size_t>(i)].row;
     store_row(args.x.row<float>(row), args.x.cols, args.out.dtype, args.out.row<std::byte>(row));
+  }
+}
+
+void run(const Kernels&, const ScatterArgs& args, Team&) {
+  const RowList list = list_rows(args.rows);
+  const auto cols = static_cast<float>(args.out.cols);
+  for (int32_t i = 0; i < list.count; ++i) {
+    const int32_t row = list.rows[static_cast<size_t>(i)].row;
+    const auto* x = args.x.row<float>(row);
+    auto* out = args.out.row<float>(row);
+    std::fill_n(out, args.out.cols, -std::numeric_limits<float>::infinity());
+    for (int32_t k = 0; k < args.x.cols; ++k) {
+      if (args.ids[k] >= 0 && args.ids[k] < cols) out[static_cast<int32_t>(args.ids[k])] = x[k];
+    }
   }
 }
 

@@ -16,7 +16,7 @@ struct MoveKvOp {
 
 using Op =
     std::variant<EmbedArgs, RopeAnglesArgs, RmsNormArgs, LinearArgs, RopeKvArgs, AttentionArgs,
-                 KeepFeaturesArgs, LoadFeaturesArgs, ConvertArgs, PlanStreamsArgs,
+                 KeepFeaturesArgs, LoadFeaturesArgs, ConvertArgs, ScatterArgs, PlanStreamsArgs,
                  InsertStreamsArgs, MoveKvOp, MoveFeaturesArgs, CopyToDeviceArgs, CopyToHostArgs,
                  FeedPromptArgs, ProposeNgramArgs, BeginCatchUpArgs, BeginDraftArgs, PickDraftArgs,
                  PickCandidatesArgs, FeedTailArgs, GrowTreeArgs, JudgeArgs, ClockStepArgs>;

@@ -68,6 +68,7 @@ class Backend {
   virtual void keep_features(Stream& stream, const KeepFeaturesArgs& args) = 0;
   virtual void load_features(Stream& stream, const LoadFeaturesArgs& args) = 0;
   virtual void convert(Stream& stream, const ConvertArgs& args) = 0;
+  virtual void scatter(Stream& stream, const ScatterArgs& args) = 0;
   virtual void plan_streams(Stream& stream, const PlanStreamsArgs& args) = 0;
   virtual void insert_streams(Stream& stream, const InsertStreamsArgs& args) = 0;
   virtual void move_kv(Stream& stream, const MoveKvArgs& args) = 0;

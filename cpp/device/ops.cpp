@@ -188,6 +188,14 @@ void check(const ConvertArgs& args) {
   check_view("convert", "out", args.out, args.out.dtype, args.x.cols);
 }
 
+void check(const ScatterArgs& args) {
+  check_rows("scatter", args.rows);
+  SPECRT_CHECK(args.x.cols >= 1 && args.x.cols <= args.out.cols, "scatter: ", args.x.cols,
+               " columns to ", args.out.cols);
+  check_view("scatter", "x", args.x, DType::f32, args.x.cols);
+  check_view("scatter", "out", args.out, DType::f32, args.out.cols);
+}
+
 void check(const PlanStreamsArgs& args) {
   check_rows("plan_streams", args.rows);
   SPECRT_CHECK(args.streams >= 1 && args.streams <= kMaxTreeDepth, "plan_streams: ", args.streams,

@@ -313,6 +313,15 @@ struct ConvertArgs {
   RowsView out;
 };
 
+// The scores of a reduced vocabulary in the places of their tokens: out[i,ids[j]] = x[i,j], and
+// minus infinity elsewhere. x (n,m) f32, out (n,v) f32.
+struct ScatterArgs {
+  StepRows rows;
+  RowsView x;
+  const float* ids = nullptr;  // (m,), whole numbers; one that is no column is left out
+  RowsView out;
+};
+
 // Plans the rows of the last layers: which main rows go on, and their streams. With pruning a row
 // is scored by the softmax, over the candidates of its depth, of exit[parent,:] . table[token,:].
 struct PlanStreamsArgs {
@@ -494,6 +503,7 @@ void check(const RopeKvArgs& args);
 void check(const AttentionArgs& args);
 void check(const KeepFeaturesArgs& args);
 void check(const ConvertArgs& args);
+void check(const ScatterArgs& args);
 void check(const LoadFeaturesArgs& args);
 void check(const PlanStreamsArgs& args);
 void check(const InsertStreamsArgs& args);

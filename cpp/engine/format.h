@@ -109,6 +109,7 @@ enum class OpKind : uint32_t {
   plan_streams = 8,    // in[0] exit, no out; tensor table
   insert_streams = 9,  // in[0] x, out; tensor embeddings (streams, d) f32 row_major
   convert = 10,        // in[0] x, out
+  scatter = 11,        // in[0] x, out; tensor ids (1, columns of x) f32 row_major
 };
 
 // Which rows an op runs for.

@@ -46,6 +46,12 @@ Buffer allocate(const char* what, const Engine& engine, const Backend& backend, 
   }
 }
 
+// Of what the head leaves for choosing; only a product that gives the logits themselves does.
+size_t best_bytes(const Plan& plan, const Backend& backend) {
+  const bool is_product = !plan.ops.empty() && plan.ops.back().kind == format::OpKind::linear;
+  return is_product ? backend.head_bytes(plan.header.vocab) : 0;
+}
+
 }  // namespace
 
 ModelBytes model_bytes(const Engine& engine, const Backend& backend) {
@@ -54,8 +60,7 @@ ModelBytes model_bytes(const Engine& engine, const Backend& backend) {
           .kv_cache = static_cast<size_t>(kv_bytes(plan) + feature_bytes(plan)),
           .buffers = static_cast<size_t>(arena_bytes(plan, backend.prompt_rows())) +
                      joined_bytes(plan, backend) + scratch_bytes(plan, backend) +
-                     backend.pick_scratch(plan.header.vocab) +
-                     backend.head_bytes(plan.header.vocab)};
+                     backend.pick_scratch(plan.header.vocab) + best_bytes(plan, backend)};
 }
 
 Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
@@ -77,12 +82,12 @@ Model::Model(std::shared_ptr<const Engine> engine, Backend& backend)
       pick_scratch_(allocate("scratch", *engine_, backend, kSmallerModel,
                              [&] { return backend.alloc(backend.pick_scratch(vocab())); })),
       best_(allocate("scratch", *engine_, backend, kSmallerModel,
-                     [&] { return backend.alloc(backend.head_bytes(vocab())); })),
+                     [&] { return backend.alloc(best_bytes(plan(), backend)); })),
       memory_{.weights = weights_.data(),
               .arena = arena_.data(),
               .arena_rows = backend.prompt_rows(),
               .scratch = {.data = scratch_.data(), .bytes = scratch_.size()},
-              .best = best_.data(),
+              .best = best_.size() > 0 ? best_.data() : nullptr,
               .joined = joined_.data()} {
   if (!reads_file()) engine_->evict();
 }

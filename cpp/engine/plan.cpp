@@ -46,6 +46,7 @@ struct Enqueue {
   void operator()(const KeepFeaturesArgs& args) const { backend.keep_features(stream, args); }
   void operator()(const LoadFeaturesArgs& args) const { backend.load_features(stream, args); }
   void operator()(const ConvertArgs& args) const { backend.convert(stream, args); }
+  void operator()(const ScatterArgs& args) const { backend.scatter(stream, args); }
   void operator()(const PlanStreamsArgs& args) const { backend.plan_streams(stream, args); }
   void operator()(const InsertStreamsArgs& args) const { backend.insert_streams(stream, args); }
 };

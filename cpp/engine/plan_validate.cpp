@@ -37,6 +37,8 @@ Uses uses_of(const OpRecord& op) {
       return {0, static_cast<MissingFeatures>(op.integer[1]) == MissingFeatures::mask, false};
     case OpKind::convert:
       return {1, false, false};
+    case OpKind::scatter:
+      return {1, true, false};
     case OpKind::plan_streams:
       return {1, true, false, false};
     case OpKind::insert_streams:
@@ -81,6 +83,9 @@ void validate_op(const Plan& plan, const OpRecord& op) {
   check_id("kv layer", op.kv, plan.kv.size(), uses.kv);
   const int32_t out_cols = uses.out ? plan.buffers[static_cast<size_t>(op.out)].cols : 0;
   if (op.kind == OpKind::rms_norm) {
+    check_vector(plan, op.tensor, plan.buffers[static_cast<size_t>(op.in[0])].cols);
+  }
+  if (op.kind == OpKind::scatter) {
     check_vector(plan, op.tensor, plan.buffers[static_cast<size_t>(op.in[0])].cols);
   }
   if (op.kind == OpKind::rope_angles) check_vector(plan, op.tensor, out_cols / 2);

@@ -101,6 +101,9 @@ void visit(const Plan& plan, const format::OpRecord& op, const PlanMemory& memor
     case OpKind::convert:
       visitor(ConvertArgs{.rows = rows, .x = in(0), .out = out()});
       return;
+    case OpKind::scatter:
+      visitor(ScatterArgs{.rows = rows, .x = in(0), .ids = floats(), .out = out()});
+      return;
     case OpKind::plan_streams:
       visitor(
           PlanStreamsArgs{.rows = rows,

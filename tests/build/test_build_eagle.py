@@ -38,7 +38,7 @@ def changed(folder: Path, model: TinyEagle = EAGLE, **entries: Any) -> Path:
 
 
 REFUSALS: list[tuple[dict[str, Any], str]] = [
-    ({"speculators_model_type": "eagle3"}, "'eagle3' is not supported; specrt builds peagle"),
+    ({"speculators_model_type": "mtp"}, "'mtp' is not supported; specrt builds peagle, eagle3"),
     ({"speculators_model_type": None}, "None is not supported"),
     ({"surprise": 1}, "keys that specrt does not know: 'surprise'"),
     ({"decoder": {"surprise": 1}}, "transformer_layer_config has keys that specrt does not know"),
@@ -48,7 +48,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"decoder": {"hidden_size": 40}}, "hidden_size of 40 and the target of 48; the drafter belo"),
     ({"decoder": {"vocab_size": 300}}, "the drafter has 300 tokens and the target 277"),
     ({"target_hidden_size": 64}, "target_hidden_size is not the target's 48"),
-    ({"draft_vocab_size": 100}, "draft_vocab_size 100 is below the target's 277 tokens"),
+    ({"draft_vocab_size": 100}, "100 is below the target's 277 tokens, and there is no d2t"),
     ({"draft_vocab_size": 500}, "draft_vocab_size = 500 is not an integer, 1 to 277"),
     ({"mask_token_id": None}, "mask_token_id None is not a token below 277"),
     ({"mask_token_id": 277}, "mask_token_id 277 is not a token below 277"),

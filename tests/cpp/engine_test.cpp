@@ -210,8 +210,8 @@ std::string op_refusal(size_t index, const std::function<void(format::OpRecord&)
 }
 
 TEST_CASE("ops that name what does not exist are refused") {
-  CHECK_SAYS(op_refusal(0, [](auto& op) { op.kind = static_cast<format::OpKind>(11); }),
-             "op 0: unknown op kind 11");
+  CHECK_SAYS(op_refusal(0, [](auto& op) { op.kind = static_cast<format::OpKind>(12); }),
+             "op 0: unknown op kind 12");
   CHECK_SAYS(op_refusal(0, [](auto& op) { op.out = 8; }), "op 0: output 8 of 8");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.out = -1; }), "op 2: output -1 of 8");
   CHECK_SAYS(op_refusal(2, [](auto& op) { op.in[0] = -7; }), "op 2: input -7 of 8");
@@ -322,6 +322,21 @@ TEST_CASE("estimates of features that do not fit are refused") {
              "features 2 slots ahead");
   CHECK_SAYS(estimating([](auto& e) { e.ops[e.ops.size() - 3].in[0] = 1; }),
              "convert: x must be f32, not bf16");
+}
+
+TEST_CASE("scores of a reduced vocabulary that do not fit are refused") {
+  const auto reduced = [](const std::function<void(EngineImage&)>& change) {
+    return feature_refusal(tiny_engine(DType::bf16, 1), [&](auto& e) {
+      const int32_t scores = e.add_buffer(DType::f32, 8);
+      const int32_t ids = e.add_tensor(DType::f32, Layout::row_major, 1, 8, {});
+      format::OpRecord& op = e.add_op(format::OpKind::scatter, e.header.logits_buffer);
+      op.in[0] = scores;
+      op.tensor = ids;
+      change(e);
+    });
+  };
+  CHECK_EQ(reduced([](auto&) {}), "(accepted)");
+  CHECK_SAYS(reduced([](auto& e) { e.ops.back().tensor = 1; }), "must be one f32 row of 8");
 }
 
 TEST_CASE("heads of drafts that do not fit are refused") {

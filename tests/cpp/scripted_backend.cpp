@@ -105,6 +105,8 @@ void ScriptedBackend::load_features(Stream& stream, const LoadFeaturesArgs& args
 
 void ScriptedBackend::convert(Stream&, const ConvertArgs&) { fail("a table model has no convert"); }
 
+void ScriptedBackend::scatter(Stream&, const ScatterArgs&) { fail("a table model has no scatter"); }
+
 void ScriptedBackend::plan_streams(Stream& stream, const PlanStreamsArgs& args) {
   check(args);
   push(stream, [this, args] { run(args); });

@@ -72,6 +72,7 @@ class ScriptedBackend final : public Backend {
   void keep_features(Stream& stream, const KeepFeaturesArgs& args) override;
   void load_features(Stream& stream, const LoadFeaturesArgs& args) override;
   void convert(Stream& stream, const ConvertArgs& args) override;
+  void scatter(Stream& stream, const ScatterArgs& args) override;
   void plan_streams(Stream& stream, const PlanStreamsArgs& args) override;
   void insert_streams(Stream& stream, const InsertStreamsArgs& args) override;
   void move_kv(Stream& stream, const MoveKvArgs& args) override;

@@ -1,4 +1,6 @@
 // Features: which rows and columns are kept and loaded, the mask, and what moves.
+#include <limits>
+
 #include "cuda/kernels.h"
 #include "step_rig.h"
 
@@ -138,6 +140,36 @@ TEST_CASE("what stands for missing features: the last ones, estimates, or estima
        {MissingFeatures::last, MissingFeatures::estimate, MissingFeatures::estimates}) {
     check_loaded<bf16_bits>(rig, missing);
     check_loaded<float>(rig, missing);
+  }
+}
+
+TEST_CASE("scatter puts scores in the places of their tokens") {
+  constexpr int32_t kVocab = 2500, kKnown = 1200;
+  Rig rig(seeded(10));
+  StepRig step(rig, 3, {2});
+  std::vector<float> values, ids, wanted(2 * kVocab, -std::numeric_limits<float>::infinity());
+  for (int32_t k = 0; k < kKnown; ++k) ids.push_back(static_cast<float>(2 * k + 1));
+  ids[7] = -1;      // what is no column is left out
+  ids[8] = kVocab;  // likewise
+  for (int32_t i = 0; i < 3 * kKnown; ++i) values.push_back(value_of(i / kKnown, i % kKnown));
+  for (int32_t i = 0; i < 2 * kKnown; ++i) {
+    const int32_t k = i % kKnown;
+    if (k == 7 || k == 8) continue;
+    wanted[static_cast<size_t>(i / kKnown * kVocab + 2 * k + 1)] = values[static_cast<size_t>(i)];
+  }
+  const DeviceArray<float> device_ids(rig, ids);
+  const DeviceRows<float> x(rig, 3, kKnown, 0.0f, values);
+  const DeviceRows<float> out(rig, 3, kVocab, 5.0f);
+  const ScatterArgs args{
+      .rows = step.rows(), .x = x.view(), .ids = device_ids.data(), .out = out.view()};
+  check(args);
+  scatter(rig.stream(), args);
+  const auto got = out.read(rig);
+  for (int32_t i = 0; i < 3; ++i) {
+    for (int32_t v = 0; v < kVocab; ++v) {
+      const float want = i < 2 ? wanted[static_cast<size_t>(i * kVocab + v)] : 5.0f;
+      REQUIRE(got[static_cast<size_t>(i * out.stride() + v)] == want);
+    }
   }
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from specrt._core import Error
-from specrt.build import eagle, medusa, parallel_medusa, speculators
+from specrt.build import eagle, eagle3, medusa, parallel_medusa, speculators
 from specrt.build.architectures import graph_of
 from specrt.build.bundle import (
     FORMAT,
@@ -24,6 +24,7 @@ from specrt.build.config import (
     MIN_CONTEXT,
     Eagle,
     Eagle1,
+    FeatureDrafter,
     Kept,
     Medusa,
     ModelConfig,
@@ -55,12 +56,6 @@ DRAFTER_FOLDER = "drafters"
 # any other model one by one.
 DRAFT_NAME = "draft"
 PARALLEL_NAME = "parallel"
-_FEATURE_NAMES: dict[type, str] = {
-    Eagle: "parallel-eagle",
-    Eagle1: "eagle",
-    ParallelMedusa: "parallel-medusa",
-    Medusa: "medusa",
-}
 _METHODS = {DRAFT_NAME: "speculative"}  # of the others: their names
 
 
@@ -149,7 +144,7 @@ class _Model:
     def drafter_name(self) -> str:
         """Its name among the drafters of a bundle, if it is one."""
         if self.config.features is not None:
-            return _FEATURE_NAMES[type(self.config.features)]
+            return _feature_name(self.config.features)
         return DRAFT_NAME if self.config.mask_token is None else PARALLEL_NAME
 
     @property
@@ -161,6 +156,18 @@ class _Model:
     def engine_bytes(self) -> int:
         """Size of the engine file."""
         return file_size(self.lowered.plan, self.meta)
+
+
+def _feature_name(features: FeatureDrafter) -> str:
+    match features:
+        case Eagle(masks=True):
+            return "parallel-eagle"
+        case Eagle() | Eagle1():
+            return "eagle"
+        case ParallelMedusa():
+            return "parallel-medusa"
+        case Medusa():
+            return "medusa"
 
 
 def _parameters(graph: Graph) -> list[Parameter]:
@@ -184,6 +191,9 @@ def _open_feature_drafter(
     if speculators.is_speculator(folder):
         config = speculators.read_drafter(folder, base, max_context)
         return config, speculators.open_drafter(folder, own, tied=base.tied)
+    if eagle3.is_eagle3(folder):
+        config = eagle3.read_drafter(folder, base, max_context)
+        return config, eagle3.open_drafter(folder, own, tied=base.tied)
     if parallel_medusa.is_parallel_medusa(folder):
         config = parallel_medusa.read_drafter(folder, base, target.source.folder, max_context)
         return config, parallel_medusa.open_drafter(folder, own, tied=base.tied)

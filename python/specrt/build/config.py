@@ -41,18 +41,29 @@ class InputNorm(Enum):
 
 
 OUTPUT = -1  # in place of a layer: the target's last hidden states, as its head reads them
+ESTIMATE = -2  # room beside what the target keeps, for a drafter's own hidden states
 
 
 @dataclass(frozen=True)
 class Eagle:
     """What makes a decoder a drafter that reads hidden states of its target beside tokens.
 
-    A layer stands for the residual before it, the number of layers for that behind the last.
+    A layer stands for the residual before it, the number of layers for that behind the last. With
+    masks it drafts all tokens in one step, else one by one: then its own hidden states stand for
+    those that the target has not computed yet.
     """
 
-    layers: tuple[int, ...]  # of the target
+    read_layers: tuple[int, ...]  # of the target
     norm_before_residual: bool  # the first layer's residual begins behind the norm of its input
     input_norm: InputNorm
+    masks: bool = True
+    norm_output: bool = False  # its own hidden states are those behind the last norm
+    draft_tokens: tuple[int, ...] = ()  # of a reduced vocabulary, in its order; (): all tokens
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """What the target keeps for it."""
+        return self.read_layers if self.masks else (*self.read_layers, ESTIMATE)
 
 
 @dataclass(frozen=True)

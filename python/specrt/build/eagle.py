@@ -19,7 +19,7 @@ MODEL_TYPE = "eagle"
 _FC, _FC_BIAS = "fc.weight", "fc.bias"
 _GLOBAL_TENSORS = {"fc": _FC, "fc_bias": _FC_BIAS}
 # What says of the folder what its tensors say as well.
-_KEYS = frozenset({"bias", "fc_bias"})
+_KEYS = frozenset({"architectures", "bias", "fc_bias"})
 
 
 def is_eagle(folder: Path) -> bool:

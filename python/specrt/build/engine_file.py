@@ -39,6 +39,7 @@ OP_KINDS = (
     "plan_streams",
     "insert_streams",
     "convert",
+    "scatter",
 )
 OP_ROWS = ("all", "streams", "scored", "draft")
 NONE = -1

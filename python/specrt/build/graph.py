@@ -54,6 +54,7 @@ class Kind(Enum):
     KEEP_FEATURES = "keep_features"
     # () -> what the target kept, or what `missing` says; weight (1, d) or none; column
     LOAD_FEATURES = "load_features"
+    SCATTER = "scatter"  # x (n, m) -> (n, v), minus infinity elsewhere; constant ids (1, m)
     CONVERT = "convert"  # x -> x in the dtype of the output
     # exit -> exit as it is; decides which rows go on, by products with the weight (v, d)
     PLAN_STREAMS = "plan_streams"

@@ -54,8 +54,9 @@ def _op_record(op: Op, tensors: Mapping[Tensor, int], buffers: Mapping[str, int]
 
 
 def _feature_cols(graph: Graph, config: ModelConfig) -> int:
-    if config.kept is not None:
-        return config.kept.layers * config.width
+    if config.kept is not None or config.kept_layers:
+        kept = config.kept.layers if config.kept else len(config.kept_layers)
+        return kept * config.width
     kinds = Kind.KEEP_FEATURES, Kind.LOAD_FEATURES
     return max((op.column + op.out.cols for op in graph.ops if op.kind in kinds), default=0)
 

@@ -59,7 +59,18 @@ class StoredTensor:
 
         The element type is that of NUMPY_TYPES: bf16 comes as bit patterns. Raises BuildError.
         """
-        dtype = NUMPY_TYPES[self.dtype]
+        return self._values(NUMPY_TYPES[self.dtype], begin, end)
+
+    def read_integers(self) -> NDArray[Any]:
+        """All values of a vector of 64-bit integers. Raises BuildError."""
+        if self.dtype != "I64" or len(self.shape) != 1:
+            raise BuildError(
+                f"{self.file}: tensor {self.name!r} is {self.dtype} {list(self.shape)}, not a "
+                "vector of I64"
+            )
+        return self._values(np.dtype("<i8"), 0, 1).reshape(-1)
+
+    def _values(self, dtype: np.dtype[Any], begin: int, end: int) -> NDArray[Any]:
         cols = self.shape[-1]
         values = np.empty((end - begin, cols), dtype)
         target = values.reshape(-1).view(np.uint8).data

@@ -1,6 +1,7 @@
-"""Everything that specrt knows about drafters in the form of vLLM's speculators: P-EAGLE folders.
+"""Everything that specrt knows about drafters in the form of vLLM's speculators.
 
-As with models, a config key is honoured, harmless, or refused by name.
+Folders of P-EAGLE and EAGLE-3. As with models, a config key is honoured, harmless, or refused by
+name.
 """
 
 from collections.abc import Mapping
@@ -8,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from specrt.build.architectures.parallel_eagle import TRAITS
+import numpy as np
+
+from specrt.build.architectures.eagle3 import TRAITS
 from specrt.build.checkpoint import Checkpoint, open_checkpoint
 from specrt.build.config import MAX_DIM, Eagle, InputNorm, ModelConfig
 from specrt.build.errors import BuildError
@@ -17,6 +20,7 @@ from specrt.build.hf import CONFIG, decoder_config, tensor_name
 from specrt.build.json_file import read_json
 
 _KIND = "speculators_model_type"
+_KINDS = ("peagle", "eagle3")
 _LAYERS = "eagle_aux_hidden_state_layer_ids"
 _DECODER = "transformer_layer_config"
 _HONOURED = frozenset(
@@ -29,10 +33,10 @@ _HONOURED = frozenset(
         "mask_token_id",
         "norm_before_fc",
         "norm_before_residual",
+        "norm_output",
         "target_hidden_size",
     }
 )
-# norm_output matters where a drafter reads its own hidden states, step after step.
 _HARMLESS = frozenset(
     {
         "architectures",
@@ -41,7 +45,6 @@ _HARMLESS = frozenset(
         "embed_requires_grad",
         "has_no_defaults_at_init",
         "model_type",
-        "norm_output",
         "speculators_config",
         "speculators_version",
         "tie_word_embeddings",
@@ -54,9 +57,11 @@ _GLOBAL_TENSORS = {
     "input_norm": "input_norm.weight",
     "mask_hidden": "mask_hidden",
 }
-# What a drafter with the whole vocabulary may have besides: maps of tokens onto themselves, and
-# what training compared with.
-_UNUSED_TENSORS = frozenset({"d2t", "t2d", "verifier_lm_head.weight", "verifier_norm.weight"})
+_DRAFT_TOKENS = "d2t"  # how far behind its place in the draft vocabulary a token's number is
+# What is read apart, and what training compared with.
+_UNUSED_TENSORS = frozenset(
+    {_DRAFT_TOKENS, "t2d", "verifier_lm_head.weight", "verifier_norm.weight"}
+)
 
 
 def is_speculator(folder: Path) -> bool:
@@ -73,8 +78,8 @@ def stored_name(parameter: str) -> str:
     return tensor_name(parameter).removeprefix("model.")
 
 
-def _layers(path: Path, raw: Mapping[str, Any], target: ModelConfig) -> tuple[int, ...]:
-    """Layers of the target whose hidden states are read."""
+def read_layers(path: Path, raw: Mapping[str, Any], target: ModelConfig) -> tuple[int, ...]:
+    """Layers of the target whose hidden states are read. Raises BuildError."""
     layers = raw.get(_LAYERS)
     if layers is None:
         layers = [2, target.layers // 2, target.layers - 3]
@@ -98,8 +103,10 @@ def _input_norm(fields: Fields) -> InputNorm:
 
 
 def _check_keys(path: Path, raw: Mapping[str, Any]) -> None:
-    if raw[_KIND] != "peagle":
-        raise BuildError(f"{path}: {_KIND} {raw[_KIND]!r} is not supported; specrt builds peagle")
+    if raw[_KIND] not in _KINDS:
+        raise BuildError(
+            f"{path}: {_KIND} {raw[_KIND]!r} is not supported; specrt builds {', '.join(_KINDS)}"
+        )
     known = _HONOURED | _HARMLESS
     unknown = sorted(key for key, value in raw.items() if key not in known and value is not None)
     if unknown:
@@ -124,6 +131,36 @@ def check_target(path: Path, config: ModelConfig, target: ModelConfig) -> None:
         )
 
 
+def draft_tokens(folder: Path, count: int, vocab: int) -> tuple[int, ...]:
+    """The tokens of a drafter that knows `count` of its target's; (): all. Raises BuildError."""
+    if count == vocab:
+        return ()
+    stored = open_checkpoint(folder).tensors.get(_DRAFT_TOKENS)
+    if stored is None:
+        raise BuildError(
+            f"{folder}: draft_vocab_size {count} is below the target's {vocab} tokens, and there "
+            f"is no {_DRAFT_TOKENS} that says which"
+        )
+    offsets = stored.read_integers()
+    tokens = offsets + np.arange(len(offsets))
+    if (
+        len(tokens) != count
+        or len(set(tokens.tolist())) != count
+        or not ((tokens >= 0) & (tokens < vocab)).all()
+    ):
+        raise BuildError(
+            f"{stored.file}: {_DRAFT_TOKENS} does not name {count} different tokens below {vocab}"
+        )
+    return tuple(tokens.tolist())
+
+
+def _mask(path: Path, raw: Mapping[str, Any], vocab: int) -> int:
+    mask = raw.get("mask_token_id")
+    if type(mask) is not int or not 0 <= mask < vocab:
+        raise BuildError(f"{path}: mask_token_id {mask!r} is not a token below {vocab}")
+    return mask
+
+
 def read_drafter(folder: Path, target: ModelConfig, max_context: int | None) -> ModelConfig:
     """Read and check config.json of a drafter for `target`. Raises BuildError."""
     path = folder / CONFIG
@@ -142,18 +179,16 @@ def read_drafter(folder: Path, target: ModelConfig, max_context: int | None) -> 
     fields = Fields(str(path), raw)
     if fields.integer("target_hidden_size", MAX_DIM, target.width) != target.width:
         raise BuildError(f"{path}: target_hidden_size is not the target's {target.width}")
-    if fields.integer("draft_vocab_size", config.vocab) != config.vocab:
-        raise BuildError(
-            f"{path}: draft_vocab_size {raw['draft_vocab_size']} is below the target's "
-            f"{config.vocab} tokens; drafters with a vocabulary of their own are not supported"
-        )
-    mask = raw.get("mask_token_id")
-    if type(mask) is not int or not 0 <= mask < config.vocab:
-        raise BuildError(f"{path}: mask_token_id {mask!r} is not a token below {config.vocab}")
+    count = fields.integer("draft_vocab_size", config.vocab, config.vocab)
+    masks = raw[_KIND] == "peagle"
+    mask = _mask(path, raw, config.vocab) if masks else None
     eagle = Eagle(
-        layers=_layers(path, raw, target),
+        read_layers=read_layers(path, raw, target),
         norm_before_residual=fields.flag("norm_before_residual", default=False),
         input_norm=_input_norm(fields),
+        masks=masks,
+        norm_output=fields.flag("norm_output", default=False),
+        draft_tokens=draft_tokens(folder, count, config.vocab),
     )
     # A pair at position p reads token p + 1, which must lie within the target's context.
     context = min(config.context, target.context - 1)

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from specrt.build.architectures import (
     eagle,
+    eagle3,
     llama,
     medusa,
     mistral,
-    parallel_eagle,
     parallel_medusa,
     qwen2,
     qwen3,
@@ -29,7 +29,7 @@ def graph_of(config: ModelConfig, dtype: DType) -> Graph:
         case None:
             return GRAPHS[config.architecture](config, dtype)
         case Eagle():
-            return parallel_eagle.graph(config, config.features, dtype)
+            return eagle3.graph(config, config.features, dtype)
         case Eagle1():
             return eagle.graph(config, config.features, dtype)
         case ParallelMedusa():
