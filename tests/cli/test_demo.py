@@ -22,7 +22,7 @@ def _use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
 
-METHODS = ["autoregressive", "speculative", "parallel"]
+METHODS = ["autoregressive", "speculative", "parallel", "streaming"]
 
 
 def test_demo_shows_the_methods_and_a_table(capsys: pytest.CaptureFixture[str]) -> None:

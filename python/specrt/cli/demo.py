@@ -13,18 +13,19 @@ from specrt.eval.prompts import Prompt, encode_prompt
 from specrt.eval.report import ALL, BenchRow, bench_rows
 from specrt.eval.table import identical_text, speedup_text, text_table
 from specrt.llm import LLM
+from specrt.methods import STREAMING
 from specrt.sampling_params import SamplingParams
 
 HELP = "see it work, with small packaged models"
 _DESCRIPTION = """\
-Answers a few prompts with a small packaged model, live: without drafts, with those of a draft model
-and with those of a drafter that fills masks, and ends with a comparison. The models are compiled on
-the first run and kept in the cache folder. They show the speed of the runtime; their answers are
-those of very small models."""
+Answers a few prompts with a small packaged model, live: without drafts, with those of a draft
+model, with those of a drafter that fills masks and with its own (Speculative Streaming), and ends
+with a comparison. The models are compiled on the first run and kept in the cache folder. They show
+the speed of the runtime; their answers are those of very small models."""
 _EPILOG = """example:
   %(prog)s
 """
-_METHODS = (BASELINE, "speculative", "parallel")
+_METHODS = (BASELINE, "speculative", "parallel", STREAMING)
 _MAX_TOKENS = 96
 _REPEATS = 3
 

@@ -1,7 +1,7 @@
 """The packaged demo: a small model and its drafters, compiled on first use.
 
-The models are the Hugging Face folders `target`, `draft` and `parallel` (which fills masks) beside
-this file; README.md is their model card.
+The models are the Hugging Face folders `target`, `draft` and `parallel` (which fills masks) and the
+streaming adapter `streams` beside this file; README.md is their model card.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from specrt.xdg import xdg_folder
 
 DEMO = "demo"
 _MODELS = Path(__file__).parent
-_DRAFTERS = ("draft", "parallel")
+_DRAFTERS = ("draft", "parallel", "streams")
 _READ_BYTES = 1 << 20
 
 
