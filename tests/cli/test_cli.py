@@ -58,7 +58,7 @@ WRONG = [
     (2, "--max-tokens", ["generate", "{bundle}", PROMPT, "--max-tokens", "0"]),
     (2, "top_p", ["generate", "{bundle}", PROMPT, "--top-p", "0"]),
     (2, "temperature", ["generate", "{bundle}", PROMPT, "--temperature", "nan"]),
-    (2, "eagle", ["generate", "{bundle}", PROMPT, "--method", "eagle"]),
+    (2, "hydra", ["generate", "{bundle}", PROMPT, "--method", "hydra"]),
     (2, "63", ["generate", "{bundle}", PROMPT, "--num-speculative-tokens", "64"]),
     (2, "missing.jsonl", ["generate", "{bundle}", "--prompts", "missing.jsonl"]),
     (2, "not both", ["generate", "{bundle}", PROMPT, "--prompts", "missing.jsonl"]),

@@ -121,7 +121,7 @@ def test_a_mask_within_the_vocabulary(models: Path, tmp_path: Path, plain: LLM) 
 
 
 def test_two_drafts_of_a_kind_are_refused(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="are of one kind"):
+    with pytest.raises(BuildError, match="are both for the method speculative"):
         build(
             models / "target",
             draft=[models / "draft", models / "draft"],

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from backends import by_backend
 from specrt import LLM, SamplingParams
-from specrt.methods import METHODS
+from specrt.methods import METHODS, STREAMING, drafter_of
 
 CONTEXT, DRAFT_CONTEXT = 64, 48
 # Around a step of the prompt, the end of the draft model's context, and that of the target's.
@@ -22,7 +22,7 @@ def plain(tiny_bundle: Path) -> LLM:
 DRAFTING = [
     name
     for name in METHODS
-    if name not in ("autoregressive", "streaming") and "parallel" not in name
+    if name not in ("autoregressive", STREAMING) and drafter_of(name) in (None, "draft")
 ]
 
 
