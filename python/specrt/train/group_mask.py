@@ -112,6 +112,13 @@ def position_ids(anchors: Tensor, depths: Tensor) -> Tensor:
     return torch.where(anchors == PAD_ANCHOR, 0, anchors + depths)
 
 
+def depth_before(anchors: Tensor, depths: Tensor) -> Tensor:
+    """Where (b, s) the element of each one's anchor lies that is one depth before it, if any."""
+    same_anchor = anchors[:, :, None] == anchors[:, None, :]
+    one_deeper = depths[:, :, None] == depths[:, None, :] + 1
+    return (same_anchor & one_deeper).byte().argmax(-1)
+
+
 def dense_mask(anchors: Tensor, depths: Tensor) -> Tensor:
     """What each query may attend: (b, 1, s, s), true where key (a', d') is seen by query (a, d)."""
     query_a, key_a = anchors[:, :, None], anchors[:, None, :]
