@@ -46,10 +46,10 @@ def random_text(length: int) -> list[int]:
     return np.random.default_rng(1).integers(0, VOCAB, length).tolist()
 
 
-def batch_of(text: list[int], depths: int) -> GroupBatch:
-    """The text with all anchors at all depths."""
-    example = Example(np.asarray(text, dtype=np.int32), START)
-    return make_group_batch([example], depths, KEEP_ALL, np.random.default_rng(0), begin=1)
+def batch_of(*texts: list[int], depths: int) -> GroupBatch:
+    """Texts with all anchors at all depths."""
+    examples = [Example(np.asarray(text, dtype=np.int32), START) for text in texts]
+    return make_group_batch(examples, depths, KEEP_ALL, np.random.default_rng(0), begin=1)
 
 
 @torch.inference_mode()

@@ -7,15 +7,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_models import write_rows, write_tiny
 from specrt.train.parallel import Run, RunOptions, train_parallel
-
-Options = TypeVar("Options", bound=RunOptions)
 
 
 def tiny_run(root: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def test_scores_are_those_of_one_round_each(
         text = random_text(13)
         expected = round_scores(trainee.module, target, text[: anchor + 1], DEPTHS)
         text[anchor + 1 : anchor + DEPTHS] = expected.argmax(-1).tolist()[:-1]
-        batch = batch_of(text, DEPTHS)
+        batch = batch_of(text, depths=DEPTHS)
         scores = group_scores(trainee, target, batch)[group_of(batch, anchor)]
         torch.testing.assert_close(scores, expected, atol=1e-3, rtol=1e-3)
 
@@ -54,8 +54,8 @@ def test_training_scores_are_those_of_first_drafts(
     trainee: Eagle1Trainee, target: LlamaForCausalLM
 ) -> None:
     text = random_text(13)
-    scores = group_scores(trainee, target, batch_of(text, 1))
-    deeper = batch_of(text, DEPTHS)
+    scores = group_scores(trainee, target, batch_of(text, depths=1))
+    deeper = batch_of(text, depths=DEPTHS)
     first = deeper.depths[0] == 0
     torch.testing.assert_close(
         scores, group_scores(trainee, target, deeper)[first], atol=1e-3, rtol=1e-3
@@ -105,7 +105,7 @@ def test_losses_are_of_estimates_and_scores(
     trainee: Eagle1Trainee, target: LlamaForCausalLM
 ) -> None:
     text = random_text(9)
-    batch = batch_of(text, 1)
+    batch = batch_of(text, depths=1)
     view = trainee.view(target, batch, teach=False)
     states = trainee.states(view)
     seen = trainee.seen(batch, "sdpa")

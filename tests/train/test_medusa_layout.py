@@ -30,7 +30,7 @@ def heads(layers: int) -> MedusaHeads:
 @pytest.mark.parametrize("layers", [1, 2])
 def test_training_scores_are_those_of_one_round_each(layers: int, target: LlamaForCausalLM) -> None:
     one, text = MedusaTrainee(heads(layers)), random_text(13)
-    batch = batch_of(text, HEADS)
+    batch = batch_of(text, depths=HEADS)
     scores = group_scores(one, target, batch)
     assert batch.anchors.min() == 1  # nothing led to the first token
     for anchor in range(2, 12 - HEADS + 1):
@@ -49,7 +49,7 @@ def test_heads_compute_what_the_paper_says(target: LlamaForCausalLM) -> None:
 
 
 def test_a_head_does_not_depend_on_the_others(target: LlamaForCausalLM) -> None:
-    one, batch = MedusaTrainee(heads(1)), batch_of(random_text(13), HEADS)
+    one, batch = MedusaTrainee(heads(1)), batch_of(random_text(13), depths=HEADS)
     before = group_scores(one, target, batch)
     with torch.no_grad():
         one.module.lm_heads[1].weight.neg_()

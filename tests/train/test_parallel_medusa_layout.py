@@ -29,7 +29,7 @@ def trainee(target: LlamaForCausalLM, layers: int = 2) -> ParallelMedusaTrainee:
 @pytest.mark.parametrize("layers", [1, 2])
 def test_training_scores_are_those_of_one_round_each(layers: int, target: LlamaForCausalLM) -> None:
     one, text = trainee(target, layers), random_text(13)
-    batch = batch_of(text, DEPTHS)
+    batch = batch_of(text, depths=DEPTHS)
     scores = group_scores(one, target, batch)
     assert batch.anchors.min() == 1  # nothing led to the first token
     for anchor in range(2, 12 - DEPTHS + 1):
@@ -39,7 +39,7 @@ def test_training_scores_are_those_of_one_round_each(layers: int, target: LlamaF
 
 def test_depth_zero_does_not_depend_on_masks(target: LlamaForCausalLM) -> None:
     one, text = trainee(target), random_text(13)
-    batch = batch_of(text, DEPTHS)
+    batch = batch_of(text, depths=DEPTHS)
     first = batch.depths[0] == 0
     scores = group_scores(one, target, batch)
     for anchor in range(1, 12):
@@ -53,7 +53,7 @@ def test_depth_zero_does_not_depend_on_masks(target: LlamaForCausalLM) -> None:
 
 
 def test_groups_do_not_see_each_other(target: LlamaForCausalLM) -> None:
-    one, batch = trainee(target), batch_of(random_text(13), DEPTHS)
+    one, batch = trainee(target), batch_of(random_text(13), depths=DEPTHS)
     kept = (batch.depths == 0) | (batch.anchors != 5)
     without = replace(batch, anchors=batch.anchors[kept][None], depths=batch.depths[kept][None])
     before, after = group_scores(one, target, batch), group_scores(one, target, without)

@@ -167,7 +167,7 @@ class ParallelOptions(GroupOptions):
     The defaults suit a draft model of some hundred million.
     """
 
-    draft: Path = field()
+    draft: Path = field()  # must be given here
     layers: int | None = None
     scratch: bool = False
 
