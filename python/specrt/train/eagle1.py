@@ -69,15 +69,11 @@ class Eagle1Trainee(FeatureTrainee):
         """Smooth L1 of the estimates and the loss of their scores, weighted."""
         states = self.states(view).float()
         found = self.estimates(model, batch, seen, with_noise(states, batch.noise_seed))
-        wanted = states.flatten(0, 1)[self._chosen(batch)]
+        chosen = pick_states(states, position_ids(batch.anchors, batch.depths))
+        wanted = chosen.flatten(0, 1)[batch.rows]  # the states that chose the labels
         features = F.smooth_l1_loss(found.float(), wanted, reduction="none").mean(-1)
         scored = element_losses(F.linear(found, self.head), batch, view.top)
         return self.feature_weight * features + self.score_weight * scored
-
-    def _chosen(self, batch: GroupBatch) -> Tensor:
-        """Flat places (n) of the states from which the target chooses the batch's labels."""
-        t, s = batch.ids.shape[1], batch.anchors.shape[1]
-        return batch.rows // s * t + batch.anchors.flatten()[batch.rows] + batch.depth_of
 
     def set_attention(self, implementation: str) -> None:
         """Of the one decoder layer."""

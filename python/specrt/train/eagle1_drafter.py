@@ -17,6 +17,7 @@ from transformers import LlamaConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
 
 from specrt.train.drafter_layers import read_output, start_randomly, target_ends
+from specrt.train.group_mask import causal_mask
 
 
 class Eagle1Drafter(nn.Module):
@@ -74,7 +75,7 @@ def round_scores(
             torch.tensor([text[1:]], device=device),
             states,
             torch.arange(length, device=device)[None],
-            torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril(),
+            causal_mask(length, device),
         )
         scores.append(F.linear(estimates[0, -1], head))
         states = torch.cat((states, estimates[:, -1:]), dim=1)

@@ -22,6 +22,7 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from specrt.train.drafter_layers import pick_states, start_randomly
+from specrt.train.group_mask import causal_mask
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def round_scores(
         positions.clamp(max=known - 1),
         states,
         positions,
-        torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril(),
+        causal_mask(length, device),
         torch.arange(length - depths, length, device=device),
     )
     return scores

@@ -127,6 +127,11 @@ def dense_mask(anchors: Tensor, depths: Tensor) -> Tensor:
     return seen[:, None]
 
 
+def causal_mask(length: int, device: torch.device) -> Tensor:
+    """What the inputs of a round of its own see, as `dense_mask`: (1, 1, length, length)."""
+    return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
+
+
 def mask_rule(
     anchors: Tensor, depths: Tensor
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:

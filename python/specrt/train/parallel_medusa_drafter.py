@@ -21,6 +21,7 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from specrt.train.drafter_layers import pick_states, read_output, start_randomly, target_ends
+from specrt.train.group_mask import causal_mask
 
 
 class ParallelMedusaDrafter(nn.Module):
@@ -86,7 +87,7 @@ def round_scores(
         positions.clamp(max=known - 1),
         states,
         positions,
-        torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril(),
+        causal_mask(length, device),
         torch.arange(length - depths, length, device=device),
     )
     return F.linear(normed, target_ends(target)["lm_head.weight"])
