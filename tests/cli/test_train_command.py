@@ -44,6 +44,33 @@ def test_trains_a_drafter_on_hidden_states(
     assert config["mask_token_id"] == 6
 
 
+@pytest.mark.parametrize(
+    ("kind", "more", "told"),
+    [
+        ("medusa", ("--heads", "2"), {"model_type": "medusa", "medusa_num_heads": 2}),
+        ("parallel-medusa", ("--depths", "2"), {"model_type": "parallel_medusa", "depths": 2}),
+        ("eagle", ("--score-weight", "0.2"), {"model_type": "eagle", "fc_bias": True}),
+    ],
+)
+def test_trains_drafters_on_last_states(
+    kind: str,
+    more: tuple[str, ...],
+    told: dict[str, object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "What is 2 + 3?", "response": "2 + 3 = 5"}\n' * 10)
+    words = ["train", kind, str(DEMO / "target"), "--data", str(rows), *more]
+    assert main([*words, "--steps", "1", "--batch-tokens", "64", "-o", str(tmp_path / "out")]) == 0
+    assert "mean length" in capsys.readouterr().out
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert {key: config[key] for key in told} == told
+    options = json.loads((tmp_path / "out" / "training.json").read_text())["options"]
+    rate = {"medusa": 1e-3}.get(kind, 1e-4)
+    assert (options["learning_rate"], options["loss"]) == (rate, "kl")
+
+
 def test_trains_streams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "What is 2 + 3?", "response": "2 + 3 = 5"}\n' * 10)
@@ -83,6 +110,9 @@ def test_missing_extra_is_named(
     [
         ("parallel", ("--depths", "1"), "for one, use: train draft"),
         ("parallel", ("--cod-ratio", "2"), "ratio must be in (0, 1]"),
+        ("parallel-medusa", ("--depths", "1"), "for one, use: train draft"),
+        ("eagle", ("--score-weight", "0"), "the score weight (0.0) must be positive"),
+        ("medusa", ("--depth-decay", "2"), "depth_decay must be in (0, 1], not 2.0"),
         ("draft", ("--loss", "huber"), "unknown loss 'huber'"),
         ("draft", (), "cannot read training rows from nowhere.jsonl"),
     ],

@@ -16,12 +16,13 @@ import pytest
 import torch
 from reference.tiny_llama import Head, TinyLlama, write_tiny_llama
 from specrt.train.data import Example
+from specrt.train.drafter_layers import layer_config
 from specrt.train.eagle_drafter import EagleConfig, EagleDrafter
 from specrt.train.eagle_folder import read_eagle, write_eagle
 from specrt.train.group_batches import make_group_batch
 from specrt.train.group_mask import Cod, dense_mask
 from specrt.train.parallel import load_target
-from specrt.train.parallel_eagle import EagleTrainee, layer_config
+from specrt.train.parallel_eagle import EagleTrainee
 
 PYTHON = os.environ.get("SPECRT_SPECULATORS_PYTHON", "")
 SCRIPT = Path(__file__).parent / "speculators_scores.py"

@@ -14,11 +14,12 @@ from specrt import LLM, _core
 from specrt.build import build
 from specrt.train import group_mask, mask_drafter
 from specrt.train.data import Example
+from specrt.train.drafter_layers import layer_config
 from specrt.train.eagle_drafter import EagleConfig, EagleDrafter
 from specrt.train.eagle_folder import read_eagle, write_eagle
 from specrt.train.group_batches import make_group_batch
 from specrt.train.parallel import load_target
-from specrt.train.parallel_eagle import EagleTrainee, layer_config
+from specrt.train.parallel_eagle import EagleTrainee
 from transformers import LlamaForCausalLM
 
 DEPTHS = 8

@@ -21,7 +21,7 @@ from specrt.train.mask_drafter import depth_logits, start_drafter
 from specrt.train.mask_trainee import MaskTrainee
 from specrt.train.parallel import ParallelOptions, train_parallel
 from specrt.train.rows import example_of
-from specrt.train.trainee import top_tokens
+from specrt.train.trainee import DRAFTS, top_tokens
 from transformers import LlamaForCausalLM
 
 
@@ -147,7 +147,7 @@ def test_distils_a_plain_draft(options: ParallelOptions, tmp_path: Path) -> None
     assert {name: one.shape for name, one in before.items()} == {
         name: one.shape for name, one in after.items()
     }
-    assert len(report.best.by_position) == parallel.DRAFTS
+    assert len(report.best.by_position) == DRAFTS
 
 
 def test_rounds_by_position() -> None:

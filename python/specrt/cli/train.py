@@ -14,20 +14,25 @@ HELP = "train a drafter for a target (needs the extra [train])"
 _NEEDED = ("torch", "transformers", "accelerate", "safetensors", "matplotlib")
 _DESCRIPTION = """\
 Trains a drafter that imitates a target: "parallel" fills several positions in one forward,
-"parallel-eagle" does so from hidden states of the target, "streaming" drafts inside the target's
-own layers, "draft" is a plain small model. The result is a folder with a model card, training.json
-and training.png. Training goes on where it stopped if the same command is given again.
+"parallel-eagle" and "parallel-medusa" do so from hidden states of the target, "medusa" has a head
+for each position, "eagle" goes on with its own estimates of hidden states, "streaming" drafts
+inside the target's own layers, "draft" is a plain small model. The result is a folder with a model
+card, training.json and training.png. Training goes on where it stopped if the same command is given
+again.
 Several GPUs:
 accelerate launch -m specrt.cli.main train ..."""
 _KINDS = {
     "parallel": "a drafter that fills several positions in one forward (ParallelSpec, PARD)",
     "parallel-eagle": "a drafter that fills several positions from hidden states (P-EAGLE)",
+    "parallel-medusa": "a decoder layer in place of Medusa heads (ParallelSpec)",
+    "medusa": "heads that each draft a position from hidden states (Medusa-1)",
+    "eagle": "a decoder layer that goes on with its own estimates of hidden states (EAGLE-1)",
     "streaming": "streams that draft inside the target (Speculative Streaming)",
     "draft": "a plain draft model, distilled from the target",
 }
 _SMALL = ("parallel", "draft")  # kinds that start from a small model
-# Adapters are small and start at zero: they take larger steps than a model.
-_STREAM_DEFAULTS = {"optimizer": "adamw", "learning_rate": 2.5e-4}
+# What starts at zero takes larger steps than a model.
+_DEFAULTS = {"streaming": {"learning_rate": 2.5e-4}, "medusa": {"learning_rate": 1e-3}}
 _EPILOG = """the target's own answers are the best data; to make them and train on them:
   specrt generate BUNDLE --prompts PROMPTS.jsonl --jsonl answers.jsonl
   %(prog)s TARGET{draft} --data answers.jsonl -o DRAFTER
@@ -45,17 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument(
             "target", type=Path, metavar="TARGET", help="Hugging Face folder of the target"
         )
-        if kind in _SMALL:
-            _add_small_model(command)
-        elif kind == "streaming":
-            _add_streams(command)
-        else:
-            _add_eagle(command)
-        _add_run(command)
-        if kind.startswith("parallel"):
-            _add_depths(command)
-        elif kind == "streaming":
-            command.set_defaults(**_STREAM_DEFAULTS)
+        for add_some in (*_PARTS[kind], _add_run):
+            add_some(command)
+        command.set_defaults(**_DEFAULTS.get(kind, {}))
 
 
 def _add_small_model(parser: argparse.ArgumentParser) -> None:
@@ -71,15 +68,21 @@ def _add_small_model(parser: argparse.ArgumentParser) -> None:
     add("--layers", type=count, metavar="N", help="of the drafter (default: as INIT)")
 
 
-def _add_eagle(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
+def _add_earlier(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--draft",
         type=Path,
         metavar="INIT",
-        help="a P-EAGLE drafter to go on from (default: a new one)",
+        help="an earlier drafter of the same kind and shape to go on from (default: a new one)",
     )
-    add("--layers", type=count, metavar="N", help="of a new drafter (default: 1)")
+
+
+def _add_layers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--layers", type=count, metavar="N", help="of a new drafter (default: 1)")
+
+
+def _add_parallel_eagle(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--target-layers",
         type=_layers,
@@ -94,6 +97,37 @@ def _add_eagle(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_medusa(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--heads", type=count, default=4, metavar="H", help="positions (default: %(default)s)")
+    add(
+        "--head-layers",
+        type=count,
+        default=1,
+        metavar="N",
+        help="blocks of each head (default: %(default)s)",
+    )
+    _add_decay(parser, 0.8)
+
+
+def _add_eagle(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--feature-weight",
+        type=float,
+        default=1.0,
+        metavar="A",
+        help="of the loss of estimated states (default: %(default)s)",
+    )
+    add(
+        "--score-weight",
+        type=float,
+        default=0.1,
+        metavar="A",
+        help="of the loss of their scores (default: %(default)s)",
+    )
+
+
 def _add_streams(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
@@ -102,12 +136,6 @@ def _add_streams(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="lossless (the target stays as it is) or shared (it is fine-tuned with its streams, "
         "which makes another model of it; default: %(default)s)",
-    )
-    add(
-        "--draft",
-        type=Path,
-        metavar="ADAPTER",
-        help="an earlier adapter of the same shape to go on from (default: a new one)",
     )
     add("--streams", type=int, default=4, metavar="K", help="positions (default: %(default)s)")
     add(
@@ -230,13 +258,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_depths(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--depths", type=count, default=8, metavar="K", help="positions (default: %(default)s)")
-    add(
-        "--depth-decay",
-        type=float,
-        default=0.9,
-        metavar="G",
-        help="weight of position k is G^(k-1) (default: %(default)s)",
-    )
+    _add_decay(parser, 0.9)
     add(
         "--cod-ratio",
         type=float,
@@ -251,6 +273,28 @@ def _add_depths(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="smallest share of positions kept at a depth (default: %(default)s)",
     )
+
+
+def _add_decay(parser: argparse.ArgumentParser, default: float) -> None:
+    parser.add_argument(
+        "--depth-decay",
+        type=float,
+        default=default,
+        metavar="G",
+        help="weight of position k is G^(k-1) (default: %(default)s)",
+    )
+
+
+# What the command of each kind has of its own.
+_PARTS = {
+    "parallel": (_add_small_model, _add_depths),
+    "parallel-eagle": (_add_earlier, _add_layers, _add_parallel_eagle, _add_depths),
+    "parallel-medusa": (_add_earlier, _add_layers, _add_depths),
+    "medusa": (_add_earlier, _add_medusa),
+    "eagle": (_add_earlier, _add_eagle),
+    "streaming": (_add_earlier, _add_streams),
+    "draft": (_add_small_model,),
+}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -268,8 +312,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> "RunOptions":
-    from specrt.train.streaming import StreamOptions
-
     shared: dict[str, Any] = {
         "target": args.target,
         "draft": args.draft,
@@ -286,8 +328,17 @@ def _options(args: argparse.Namespace) -> "RunOptions":
         "check_s": args.check_minutes * 60.0,
         "seed": args.seed,
     }
-    if args.kind != "streaming":
-        return _group_options(args, shared)
+    if args.kind == "streaming":
+        return _stream_options(args, shared)
+    if args.kind in ("medusa", "eagle"):
+        return _head_options(args, shared)
+    return _group_options(args, shared)
+
+
+def _stream_options(args: argparse.Namespace, shared: dict[str, Any]) -> "RunOptions":
+    """Options of streams."""
+    from specrt.train.streaming import StreamOptions
+
     if args.mode == "shared" and args.loss is None:
         shared["loss"] = "ce"
     return StreamOptions(
@@ -306,11 +357,26 @@ def _options(args: argparse.Namespace) -> "RunOptions":
     )
 
 
+def _head_options(args: argparse.Namespace, shared: dict[str, Any]) -> "RunOptions":
+    """Options of drafters on last states that have no masks."""
+    from specrt.train.eagle1 import Eagle1Options
+    from specrt.train.medusa import MedusaOptions
+
+    if args.kind == "eagle":
+        return Eagle1Options(
+            **shared, feature_weight=args.feature_weight, score_weight=args.score_weight
+        )
+    return MedusaOptions(
+        **shared, depths=args.heads, head_layers=args.head_layers, depth_decay=args.depth_decay
+    )
+
+
 def _group_options(args: argparse.Namespace, shared: dict[str, Any]) -> "RunOptions":
     """Options of drafters that fill masks, and of a plain draft."""
     from specrt.train.group_mask import Cod
     from specrt.train.parallel import ParallelOptions
     from specrt.train.parallel_eagle import EagleOptions
+    from specrt.train.parallel_medusa import ParallelMedusaOptions
 
     parallel = args.kind != "draft"
     if parallel and args.depths == 1:
@@ -323,4 +389,6 @@ def _group_options(args: argparse.Namespace, shared: dict[str, Any]) -> "RunOpti
     }
     if args.kind == "parallel-eagle":
         return EagleOptions(**shared, target_layers=args.target_layers, mask_token=args.mask_token)
+    if args.kind == "parallel-medusa":
+        return ParallelMedusaOptions(**shared)
     return ParallelOptions(**shared, scratch=args.scratch)

@@ -21,6 +21,9 @@ from transformers.models.llama.modeling_llama import (
     LlamaRotaryEmbedding,
 )
 
+from specrt.train.drafter_layers import pick_states, start_randomly
+from specrt.train.group_mask import causal_mask
+
 
 @dataclass(frozen=True)
 class EagleConfig:
@@ -98,9 +101,7 @@ class EagleDrafter(nn.Module):
         self.lm_head = nn.Linear(width, layer.vocab_size, bias=False)
         self.lm_head.weight.requires_grad_(False)
         self.rotary_emb = LlamaRotaryEmbedding(layer)
-        for one in self.modules():
-            if isinstance(one, nn.Linear | nn.Embedding):
-                nn.init.normal_(one.weight, std=layer.initializer_range)
+        start_randomly(self, layer.initializer_range)
 
     def project(self, states: Tensor) -> Tensor:
         """Hidden states (..., f) of the target as one state (..., d)."""
@@ -135,8 +136,7 @@ class EagleDrafter(nn.Module):
             seen: the mask of `group_mask`, dense (b, 1, s, s) or a block mask.
             rows: elements whose scores are wanted.
         """
-        projected = self.project(states)
-        picked = projected.gather(1, places[..., None].expand(-1, -1, projected.shape[-1]))
+        picked = pick_states(self.project(states), places)
         embedded = self.embed_tokens(ids)
         hidden = torch.where(masked[..., None], self.project(self.mask_hidden), picked)
         hidden = hidden.to(embedded.dtype)  # the residual stream stays f32 under autocast
@@ -154,18 +154,6 @@ def read_states(
     """Scores (b, t, v) of the target for ids (b, t), and the states (b, t, f) that enter layers."""
     out = target(ids, output_hidden_states=True)
     return out.logits, torch.cat([out.hidden_states[layer] for layer in layers], dim=-1)
-
-
-def target_ends(target: PreTrainedModel) -> dict[str, Tensor]:
-    """Embedding, last norm and head of a Llama-like target, under the names of a drafter."""
-    weights = dict(target.named_parameters())
-    embedding = weights["model.embed_tokens.weight"]
-    ends = {
-        "embed_tokens.weight": embedding,
-        "norm.weight": weights["model.norm.weight"],
-        "lm_head.weight": weights.get("lm_head.weight", embedding),  # tied: stored once
-    }
-    return {name: one.detach().float() for name, one in ends.items()}
 
 
 @torch.inference_mode()
@@ -191,7 +179,7 @@ def round_scores(
         positions.clamp(max=known - 1),
         states,
         positions,
-        torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril(),
+        causal_mask(length, device),
         torch.arange(length - depths, length, device=device),
     )
     return scores

@@ -29,6 +29,7 @@ class GroupBatch:
     The learned ones are flat `rows` (n) of the elements, with `labels` (n), `depth_of` (n) and the
     row of each in the table of m answer tokens. `table` (m) holds the flat positions of (b, t)
     at which the teacher speaks about them, `top` (m, k) what it said if the examples are scored.
+    `noise_seed` is for what a drafter draws at random.
     """
 
     ids: Tensor
@@ -40,6 +41,7 @@ class GroupBatch:
     table_row: Tensor
     table: Tensor
     top: tuple[Tensor, Tensor] | None
+    noise_seed: int
 
     @property
     def elements(self) -> int:
@@ -78,6 +80,7 @@ class GroupBatch:
             table_row=self.table_row.to(device),
             table=self.table.to(device),
             top=None if self.top is None else (self.top[0].to(device), self.top[1].to(device)),
+            noise_seed=self.noise_seed,
         )
 
 
@@ -150,6 +153,7 @@ def make_group_batch(
         table_row=_joined(table_row),
         table=_joined(table),
         top=_scores(rows, [length - first for length, first in zip(inputs, firsts, strict=True)]),
+        noise_seed=int(random.integers(1 << 62)),
     )
 
 

@@ -112,12 +112,24 @@ def position_ids(anchors: Tensor, depths: Tensor) -> Tensor:
     return torch.where(anchors == PAD_ANCHOR, 0, anchors + depths)
 
 
+def depth_before(anchors: Tensor, depths: Tensor) -> Tensor:
+    """Where (b, s) the element of each one's anchor lies that is one depth before it, if any."""
+    same_anchor = anchors[:, :, None] == anchors[:, None, :]
+    one_deeper = depths[:, :, None] == depths[:, None, :] + 1
+    return (same_anchor & one_deeper).byte().argmax(-1)
+
+
 def dense_mask(anchors: Tensor, depths: Tensor) -> Tensor:
     """What each query may attend: (b, 1, s, s), true where key (a', d') is seen by query (a, d)."""
     query_a, key_a = anchors[:, :, None], anchors[:, None, :]
     query_d, key_d = depths[:, :, None], depths[:, None, :]
     seen = ((key_d == 0) & (key_a <= query_a)) | ((key_a == query_a) & (key_d <= query_d))
     return seen[:, None]
+
+
+def causal_mask(length: int, device: torch.device) -> Tensor:
+    """What the inputs of a round of its own see, as `dense_mask`: (1, 1, length, length)."""
+    return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
 
 
 def mask_rule(

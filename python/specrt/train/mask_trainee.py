@@ -10,11 +10,11 @@ from transformers import LlamaForCausalLM
 from specrt.train.group_batches import GroupBatch
 from specrt.train.group_mask import input_ids, position_ids
 from specrt.train.mask_drafter import MaskDrafter, export_drafter, mask_token
-from specrt.train.trainee import TargetView, Trainee, card_words
+from specrt.train.trainee import DRAFTS, TargetView, Trainee, card_words
 
 
 class MaskTrainee(Trainee):
-    """It reads tokens and masks alone."""
+    """It reads tokens and masks alone; of one depth it is a plain draft model."""
 
     module: MaskDrafter
 
@@ -23,6 +23,11 @@ class MaskTrainee(Trainee):
         self.depths = depths
         self.kind, self.does = card_words(depths)
         self.mask_id = mask_token(causal.config) or 0  # one depth has no masks
+
+    @property
+    def drafts(self) -> int:
+        """A plain draft goes on token by token."""
+        return self.depths if self.depths > 1 else DRAFTS
 
     def scores(self, model: nn.Module, batch: GroupBatch, seen: object, view: TargetView) -> Tensor:
         """Scores by tokens and positions."""

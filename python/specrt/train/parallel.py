@@ -14,21 +14,19 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging as hub_logging
 
 from specrt.build.files import weights_hash
 from specrt.train.data import Example
-from specrt.train.distill import teacher_loss
 from specrt.train.group_batches import GroupBatch, batch_plan, make_group_batch
 from specrt.train.group_mask import Cod
 from specrt.train.mask_drafter import mask_token, read_config, start_drafter
@@ -51,8 +49,6 @@ log = logging.getLogger(__name__)
 
 LOSSES = ("kl", "ce")
 PRECISIONS = ("bf16", "f32")
-# Tokens that a draft model proposes in a round when it is measured.
-DRAFTS = 8
 # Elements of a sequence beyond which a GPU gets a block mask instead of a dense one.
 _DENSE_ELEMENTS = 4096
 _COD = Cod(0.7, 0.2)
@@ -63,12 +59,14 @@ _SCHEDULE = Schedule(0.03, 0.7)
 class RunOptions(ABC):
     """What a run of any kind of drafter depends on.
 
-    `batch_tokens` are real tokens (padding included) of a step on each device; masks come on top.
+    Training starts from the folder `draft`, or from random weights. `batch_tokens` are real tokens
+    (padding included) of a step on each device; masks come on top.
     """
 
     target: Path
     data: tuple[Path, ...]
     out: Path
+    draft: Path | None = None
     validation: tuple[Path, ...] = ()
     loss: str = "kl"
     steps: int = 2000
@@ -104,11 +102,6 @@ class RunOptions(ABC):
     @abstractmethod
     def trainee(self, target: PreTrainedModel) -> Trainee:
         """The drafter that training starts from. Raises ValueError."""
-
-    @property
-    @abstractmethod
-    def start(self) -> Path | None:
-        """Folder that training starts from; None for random weights."""
 
     @property
     def other_rate(self) -> float:
@@ -174,14 +167,9 @@ class ParallelOptions(GroupOptions):
     The defaults suit a draft model of some hundred million.
     """
 
-    draft: Path
+    draft: Path = field()  # must be given here
     layers: int | None = None
     scratch: bool = False
-
-    @property
-    def start(self) -> Path:
-        """The small model, or an earlier drafter."""
-        return self.draft
 
     def trainee(self, target: PreTrainedModel) -> MaskTrainee:
         """The small model with a mask token; see `start_drafter`."""
@@ -204,15 +192,6 @@ class ParallelOptions(GroupOptions):
         return MaskTrainee(LlamaForCausalLM.from_pretrained(self.draft, dtype=torch.float32), 1)
 
 
-def element_losses(scores: Tensor, batch: GroupBatch, top: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Loss (n) of each learned element: to the teacher's best tokens `top`, or to the labels."""
-    logq = scores.float().log_softmax(-1)
-    if top is None:
-        return F.nll_loss(logq, batch.labels, reduction="none")
-    ids, logp = (part[batch.table_row] for part in top)
-    return teacher_loss(logq, ids, logp)
-
-
 class Run:
     """One run: the models, the data, and where the checkpoint and the results go."""
 
@@ -224,7 +203,6 @@ class Run:
         self.target = load_target(options.target).to(self.accelerator.device)
         self.trainee = options.trainee(self.target)
         self.trainee.module.train().to(self.accelerator.device)
-        self.drafts = options.depths - self.trainee.own if options.depths > 1 else DRAFTS
         elements = options.max_length * options.depths
         flex = self.accelerator.device.type == "cuda" and elements > _DENSE_ELEMENTS
         self.attention = "flex_attention" if flex else "sdpa"
@@ -239,7 +217,7 @@ class Run:
     def _data(self) -> tuple[list[Row], list[Example]]:
         options = self.options
         self.work.mkdir(parents=True, exist_ok=True)
-        tokenizer = shared_tokenizer(options.target, options.start or options.target, self.work)
+        tokenizer = shared_tokenizer(options.target, options.draft or options.target, self.work)
         rows = read_examples(options.data, tokenizer, _end_token(self.target), options.max_length)
         shortest = self.trainee.begin + 2  # an input and its label
         rows = [one for one in rows if len(example_of(one).ids) >= shortest]
@@ -278,8 +256,7 @@ class Run:
         view = self.trainee.view(self.target, batch, teach=self.options.loss == "kl")
         bf16 = self.options.precision == "bf16"
         with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=bf16):
-            scores = self.trainee.scores(self.model, batch, seen, view)
-        losses = element_losses(scores, batch, view.top)
+            losses = self.trainee.losses(self.model, batch, seen, view)
         return self.options.mean_loss(losses, batch.depth_of)
 
     def step(self, batch: GroupBatch, factor: float) -> float:
@@ -295,7 +272,7 @@ class Run:
         return Report(
             target=options.target.resolve().name,
             target_sha256=self.target_hash,
-            start="random weights" if options.start is None else options.start.resolve().name,
+            start="random weights" if options.draft is None else options.draft.resolve().name,
             depths=options.depths,
             kind=self.trainee.kind,
             does=self.trainee.does,
@@ -315,13 +292,13 @@ class Run:
         if plain is None:
             return None
         plain.module.to(self.accelerator.device)
-        measured = measure_positions(plain, self.target, self.paths, self.drafts)
+        measured = measure_positions(plain, self.target, self.paths, self.trainee.drafts)
         return Check(0, 0, 0.0, measured.by_position, measured.mean_length)
 
     def check(self, progress: Progress, loss: float) -> Check:
         """Measure the validation slice; the drafter's attention is dense here, paths are short."""
         self.trainee.set_attention("sdpa")
-        measured = measure_positions(self.trainee, self.target, self.paths, self.drafts)
+        measured = measure_positions(self.trainee, self.target, self.paths, self.trainee.drafts)
         self.trainee.set_attention(self.attention)
         check = Check(
             progress.steps, progress.tokens, loss, measured.by_position, measured.mean_length

@@ -7,33 +7,30 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from specrt.build.hf import ARCHITECTURES
 from specrt.build.tokenizer import read_vocabulary
-from specrt.train.eagle_drafter import EagleConfig, EagleDrafter, read_states, target_ends
+from specrt.train.drafter_layers import layer_config, target_ends
+from specrt.train.eagle_drafter import EagleConfig, EagleDrafter, read_states
 from specrt.train.eagle_folder import (
     check_target_layers,
     read_eagle,
     target_layers_of,
     write_eagle,
 )
+from specrt.train.feature_trainee import FeatureTrainee
 from specrt.train.group_batches import GroupBatch
 from specrt.train.group_mask import input_ids, position_ids
 from specrt.train.parallel import GroupOptions
-from specrt.train.trainee import TargetView, Trainee, card_words, top_tokens
+from specrt.train.trainee import TargetView, card_words
 
 _MASK_NAMES = ("<|mask|>", "[mask]", "<mask>")
 
 
-class EagleTrainee(Trainee):
-    """It reads at each position the token, and the states from which the target chose it.
-
-    Position 0 was chosen from nothing, so sequences begin at position 1.
-    """
+class EagleTrainee(FeatureTrainee):
+    """It reads at each position the token too, and states of several layers."""
 
     module: EagleDrafter
-    begin = 1
 
     def __init__(self, drafter: EagleDrafter, depths: int) -> None:
         self.module = drafter
@@ -49,23 +46,17 @@ class EagleTrainee(Trainee):
             "mask_token": config.mask_token,
         }
 
-    def view(self, target: PreTrainedModel, batch: GroupBatch, *, teach: bool) -> TargetView:
-        """One forward of the target gives states and, for a batch that is not scored, teacher."""
-        with torch.no_grad():
-            scores, states = read_states(target, batch.ids, self.module.config.target_layers)
-            top = batch.top or top_tokens(scores, batch)
-        return TargetView(top if teach else None, states)
+    def read(self, target: PreTrainedModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores, and the states of the chosen layers."""
+        return read_states(target, ids, self.module.config.target_layers)
 
     def scores(self, model: nn.Module, batch: GroupBatch, seen: object, view: TargetView) -> Tensor:
         """Scores by tokens, positions and the states of the position before."""
-        if view.states is None:
-            raise TypeError("a P-EAGLE drafter reads hidden states of its target")
-        last = view.states.shape[1] - 1
         scores: Tensor = model(
             input_ids(batch.ids, batch.anchors, batch.depths, self.module.config.mask_token),
             batch.depths > 0,
-            (batch.anchors - 1).clamp(0, last),
-            view.states,
+            self.places(batch),
+            self.states(view),
             position_ids(batch.anchors, batch.depths),
             seen,
             batch.rows,
@@ -92,15 +83,9 @@ class EagleOptions(GroupOptions):
         mask_token: a token that no text has; None looks for one.
     """
 
-    draft: Path | None = None
     layers: int | None = None
     target_layers: tuple[int, ...] | None = None
     mask_token: int | None = None
-
-    @property
-    def start(self) -> Path | None:
-        """The earlier drafter."""
-        return self.draft
 
     def trainee(self, target: PreTrainedModel) -> EagleTrainee:
         """A new drafter with embedding, norm and head of the target, or the earlier one."""
@@ -126,31 +111,6 @@ class EagleOptions(GroupOptions):
         with torch.no_grad():
             drafter.embed_tokens.weight[mask] = drafter.embed_tokens.weight.mean(dim=0)
         return EagleTrainee(drafter, self.depths)
-
-
-def layer_config(target: PretrainedConfig, layers: int) -> LlamaConfig:
-    """Decoder layers of the target's sizes; biases and windows are not taken over.
-
-    Raises:
-        ValueError: the target is of an architecture that specrt does not know.
-    """
-    if target.model_type not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ValueError(f"the target is a {target.model_type!r} model; specrt knows {known}")
-    heads: int = target.num_attention_heads
-    return LlamaConfig(
-        vocab_size=target.vocab_size,
-        hidden_size=target.hidden_size,
-        intermediate_size=target.intermediate_size,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=target.num_key_value_heads,
-        head_dim=getattr(target, "head_dim", None) or target.hidden_size // heads,
-        max_position_embeddings=target.max_position_embeddings,
-        rms_norm_eps=target.rms_norm_eps,
-        rope_parameters=target.rope_parameters,
-        tie_word_embeddings=False,
-    )
 
 
 def find_mask_token(target: Path, vocab: int) -> int:

@@ -66,7 +66,8 @@ def path_matches(trainee: Trainee, target: PreTrainedModel, path: Example, draft
 
     The first token of the answer comes from the prompt's own step, so rounds start behind it. A
     draft model of one depth drafts one token after the other: as long as all agree, it does so on
-    the path itself. Where the target fills the first depth itself, the anchor is the token before.
+    the path itself. What goes on with estimates of its own has a layout with all of its drafts.
+    Where the target fills the first depth itself, the anchor is the token before.
     """
     inputs = len(path.ids) - 1
     if inputs <= path.start:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from specrt.build.files import weights_hash
+from specrt.train.drafter_folder import WEIGHTS, save_bf16
 from specrt.train.mask_drafter import copy_shared, new_folder
 from specrt.train.stream_adapter import (
     MODULES,
@@ -50,11 +51,7 @@ def write_shared(adapter: StreamAdapter, target: PreTrainedModel, base: Path, ou
 
 def _write(state: Mapping[str, Tensor], config: Mapping[str, object], out: Path) -> None:
     with new_folder(out) as part:
-        save_file(
-            {name: one.detach().cpu().bfloat16().contiguous() for name, one in state.items()},
-            part / "model.safetensors",
-            metadata={"format": "pt"},
-        )
+        save_bf16(state, part / WEIGHTS)
         (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -100,7 +97,7 @@ def read_streams(folder: Path, target: PreTrainedModel, base: Path) -> StreamAda
         tuple(raw["lora_modules"]),
     )
     adapter = StreamAdapter(config, target)
-    stored = {name: one.float() for name, one in load_file(folder / "model.safetensors").items()}
+    stored = {name: one.float() for name, one in load_file(folder / WEIGHTS).items()}
     wanted = {name: one.shape for name, one in adapter.state_dict().items()}
     if {name: one.shape for name, one in stored.items()} != wanted:
         raise ValueError(f"{folder}: the tensors are not those that its config.json asks for")

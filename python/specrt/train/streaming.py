@@ -147,7 +147,6 @@ class StreamOptions(RunOptions):
     """
 
     mode: str = "lossless"
-    draft: Path | None = None
     streams: int = 4
     stream_layers: int = 4
     stream_positions: str = "shifted"
@@ -207,11 +206,6 @@ class StreamOptions(RunOptions):
     def other_rate(self) -> float:
         """Of the stream embeddings."""
         return self.embedding_rate
-
-    @property
-    def start(self) -> Path | None:
-        """The earlier adapter."""
-        return self.draft
 
     def layout_numbers(self) -> dict[str, object]:
         """Weights and share."""

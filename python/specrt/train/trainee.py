@@ -12,11 +12,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from specrt.train.distill import teacher_loss
 from specrt.train.generate import TOP
 from specrt.train.group_batches import GroupBatch
 from specrt.train.group_mask import dense_mask, mask_rule
+
+# Tokens that a drafter proposes in a round when it is measured, if it has no number of its own.
+DRAFTS = 8
 
 TopTokens = tuple[Tensor, Tensor]  # best tokens and their log-probabilities, (m, TOP) each
 
@@ -38,7 +43,7 @@ class Trainee(ABC):
 
     Attributes:
         module: what is trained; parameters without gradient stay as they are.
-        depths: positions that it fills in one forward; 1 is a plain draft model.
+        depths: of the layout in which its drafts are measured.
         begin: the first position of a sequence that it reads.
         own: depths that the target itself fills; drafts are those behind.
         kind: what its card calls it.
@@ -52,6 +57,11 @@ class Trainee(ABC):
     kind: str
     does: str
 
+    @property
+    def drafts(self) -> int:
+        """Tokens that it proposes in a round when it is measured."""
+        return self.depths - self.own
+
     @abstractmethod
     def scores(self, model: nn.Module, batch: GroupBatch, seen: object, view: TargetView) -> Tensor:
         """Scores (n, v) of the batch's learned elements.
@@ -62,6 +72,10 @@ class Trainee(ABC):
             seen: what `seen` gave for the batch.
             view: what `view` gave for the batch.
         """
+
+    def losses(self, model: nn.Module, batch: GroupBatch, seen: object, view: TargetView) -> Tensor:
+        """Losses (n) of the batch's learned elements, for arguments as of `scores`."""
+        return element_losses(self.scores(model, batch, seen, view), batch, view.top)
 
     @abstractmethod
     def set_attention(self, implementation: str) -> None:
@@ -99,6 +113,15 @@ class Trainee(ABC):
             return TargetView(batch.top if teach else None, None)
         with torch.inference_mode():
             return TargetView(top_tokens(target(batch.ids).logits, batch), None)
+
+
+def element_losses(scores: Tensor, batch: GroupBatch, top: TopTokens | None) -> Tensor:
+    """Loss (n) of each learned element: to the teacher's best tokens `top`, or to the labels."""
+    logq = scores.float().log_softmax(-1)
+    if top is None:
+        return F.nll_loss(logq, batch.labels, reduction="none")
+    ids, logp = (part[batch.table_row] for part in top)
+    return teacher_loss(logq, ids, logp)
 
 
 def top_tokens(scores: Tensor, batch: GroupBatch) -> TopTokens:
