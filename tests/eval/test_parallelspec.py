@@ -74,7 +74,7 @@ def test_other_tokens_are_named() -> None:
     [
         (("--methods", "parallel,speculative"), "a plot needs autoregressive"),
         (("--data", "."), "has no gsm8k.jsonl or gsm8k.jsonl.gz"),
-        (("--methods", "autoregressive,medusa"), "method must be one of"),
+        (("--methods", "autoregressive,hydra"), "method must be one of"),
     ],
 )
 def test_bad_arguments(
