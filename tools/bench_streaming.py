@@ -22,10 +22,10 @@ from specrt.cli.options import named_bundle
 from specrt.eval.machine import source_commit
 from specrt.eval.plot import check_plot
 from specrt.eval.streaming import (
-    ABLATIONS,
     METHODS,
     TASKS,
     StreamingRun,
+    default_ablations,
     run_streaming,
     streaming_json,
     streaming_markdown,
@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_plot(out / "streaming.png", options.methods)
         prompts = task_prompts(args.data, args.limit, TASKS)
         bundle = named_bundle(args.bundle)
-        ablations = [name.strip() for name in args.ablations.split(",") if name.strip()]
+        ablations: Sequence[str] = default_ablations(bundle.streams)
+        if args.ablations is not None:
+            ablations = [name.strip() for name in args.ablations.split(",") if name.strip()]
         result = run_streaming(
             bundle,
             prompts,
@@ -78,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("bundle", metavar="BUNDLE")
     add_arguments(parser, METHODS)
     add("--temperatures", type=float, nargs="+", default=[0.0, 1.0], metavar="T")
-    add("--ablations", default=",".join(ABLATIONS), help='default: %(default)s; "" for none')
+    add("--ablations", help='settings of streaming (default: by its streams; "" for none)')
     add("--also", nargs="+", default=[], metavar="NAME=BUNDLE", help="other adapters")
     return parser
 

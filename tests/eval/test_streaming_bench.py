@@ -11,7 +11,7 @@ from bench_samples import BASELINE, DRAFTED, LOOP, answer, run
 from reference.tiny_llama import TinyLlama, write_tiny_llama
 from reference.tiny_streaming import TinyStreaming, write_tiny_streaming
 from specrt.build import build
-from specrt.eval.streaming import TASKS, StreamingRun
+from specrt.eval.streaming import TASKS, StreamingRun, default_ablations
 from specrt.eval.variants import parse_variant
 
 MODEL = TinyStreaming(TinyLlama(), streams=3, scale=0.02)
@@ -73,6 +73,14 @@ def test_writes_rows_table_and_picture(
     assert "| one | 3 | 1 |" in text
     assert "| `streaming@tokens=2+nodes=6+kept=3` |" in text
     assert (out / "streaming.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("streams", [1, 3, 6])
+def test_settings_follow_the_streams(streams: int) -> None:
+    settings = default_ablations(streams)
+    assert len(settings) == len(set(settings)) == streams + 5
+    assert settings[streams - 1] == f"streaming@tokens={streams}+nodes=0"
+    assert settings[-1] == f"streaming@tokens={streams}+nodes=15+kept=8"
 
 
 def test_other_tokens_are_named() -> None:

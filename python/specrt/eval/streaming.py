@@ -18,11 +18,17 @@ from specrt.methods import STREAMING
 
 TASKS = ("dialogsum", "wikisql", "spider", "e2e_nlg", "mt_bench", "gsm8k")
 METHODS = (BASELINE, "speculative", "parallel", STREAMING)
-ABLATIONS = (
-    *(f"{STREAMING}@tokens={tokens}+nodes=0" for tokens in (1, 2, 3, 4)),
-    *(f"{STREAMING}@tokens=3+nodes={nodes}" for nodes in (4, 8, 15)),
-    *(f"{STREAMING}@tokens=3+nodes=15+kept={kept}" for kept in (4, 8)),
-)
+_TREES = (4, 8, 15)  # nodes
+_KEPT = (4, 8)  # of the largest tree
+
+
+def default_ablations(streams: int) -> tuple[str, ...]:
+    """Settings of an adapter with so many streams: chains, trees, and trees that are pruned."""
+    chains = (f"{STREAMING}@tokens={tokens}+nodes=0" for tokens in range(1, streams + 1))
+    most = f"{STREAMING}@tokens={streams}"
+    trees = (f"{most}+nodes={nodes}" for nodes in _TREES)
+    pruned = (f"{most}+nodes={_TREES[-1]}+kept={kept}" for kept in _KEPT)
+    return (*chains, *trees, *pruned)
 
 
 @dataclass(frozen=True)
