@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "cuda/linear.h"
+#include "cuda/rows.h"
 #include "linear_rig.h"
 #include "sequence_rig.h"
 
@@ -128,6 +129,22 @@ TEST_CASE("a head's keys choose the tokens that all logits choose") {
   }
   CHECK(alone > 60);
   CHECK(sampled > 30);
+}
+
+// The noise of a choice is that of the position that the token is for.
+TEST_CASE("a row predicts the token behind it, a row of pairs the one behind that") {
+  StepSpan span;
+  span.base = 10;
+  span.rows = 4;
+  StepRows step;
+  step.segment_count = 1;
+  step.capacity = 4;
+  for (const int32_t ahead : {1, 2}) {
+    step.segments[0] = {.span = &span, .ahead = ahead};
+    for (int32_t r = 0; r < 4; ++r) {
+      CHECK_EQ(predicted_position(step, row_at(step, r)), 10 + r + ahead);
+    }
+  }
 }
 
 // The `count` panels of a row of logits with the largest values; ties go to the lower panel.
