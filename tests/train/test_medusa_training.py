@@ -12,11 +12,11 @@ import torch
 from feature_runs import assert_resumes, tiny_run, with_config, without_tensor
 from safetensors.torch import load_file
 from specrt.build.files import weights_hash
+from specrt.build.medusa import is_medusa
 from specrt.train.medusa import MedusaOptions
 from specrt.train.medusa_folder import WEIGHTS, read_medusa, write_medusa
 from specrt.train.medusa_heads import round_scores
 from specrt.train.parallel import Run, load_target, train_parallel
-from specrt.trtllm.medusa import is_medusa
 from transformers import GPT2Config
 
 HEADS = 3
