@@ -32,14 +32,15 @@ bool has_epilogue(const OpRecord& op, Epilogue epilogue) {
   return op.kind == OpKind::linear && op.integer[0] == static_cast<int32_t>(epilogue);
 }
 
-// The ops that read what `norm` writes; none unless all of them are linear.
+// The ops that read what `norm` writes; none unless all of them are linear and need nothing of it
+// but its products.
 std::vector<int32_t> linear_readers(const Plan& plan, int32_t norm) {
   const int32_t buffer = op_of(plan, norm).out;
   std::vector<int32_t> readers;
   for (auto i = static_cast<size_t>(norm) + 1; i < plan.ops.size(); ++i) {
     const OpRecord& op = plan.ops[i];
     if (reads(op, buffer)) {
-      if (op.kind != OpKind::linear) return {};
+      if (op.kind != OpKind::linear || has_epilogue(op, Epilogue::silu_add)) return {};
       readers.push_back(static_cast<int32_t>(i));
     }
     if (op.out == buffer) break;

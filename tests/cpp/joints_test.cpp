@@ -136,6 +136,16 @@ TEST_CASE("a norm stays an op where its neighbours cannot take it") {
   CHECK(joints.of(kOut).gain_of == kNone);
 }
 
+TEST_CASE("a norm whose reader adds it to what it makes of it stays an op") {
+  LayerPlan layer;
+  layer.op(kGateUp).integer[0] = static_cast<int32_t>(Epilogue::silu_add);
+  const Joints joints(layer.plan);
+  CHECK_FALSE(joints.of(kNorm2).left_out);
+  CHECK(joints.of(kOut).gain_of == kNone);
+  CHECK(joints.of(kGateUp).factor_of == kNone);
+  CHECK(joints.of(kNorm).left_out);
+}
+
 TEST_CASE("from the first op of streams on nothing is joined") {
   for (const size_t first : {size_t{kNorm}, size_t{kOut}, size_t{kNorm2}}) {
     LayerPlan scored, planned;

@@ -56,7 +56,6 @@ DRAFTER_FOLDER = "drafters"
 # any other model one by one.
 DRAFT_NAME = "draft"
 PARALLEL_NAME = "parallel"
-_METHODS = {DRAFT_NAME: "speculative"}  # of the others: their names
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,11 @@ class _Model:
         if self.config.features is not None:
             return _feature_name(self.config.features)
         return DRAFT_NAME if self.config.mask_token is None else PARALLEL_NAME
+
+    @property
+    def method(self) -> str:
+        """The method that it drafts for, if it is a drafter."""
+        return "speculative" if self.drafter_name == DRAFT_NAME else self.drafter_name
 
     @property
     def drafter_file(self) -> str:
@@ -324,7 +328,7 @@ def _write_bundle(
         draft_entries = [
             {
                 "name": each.drafter_name,
-                "method": _METHODS.get(each.drafter_name, each.drafter_name),
+                "method": each.method,
                 "file": each.drafter_file,
                 **_write_model(folder / each.drafter_file, each, bar.update),
                 **each.heads_entry,
@@ -364,8 +368,7 @@ def _read_drafters(
         if other is not draft:
             raise BuildError(
                 f"the drafts {other.source.model!r} and {draft.source.model!r} are both for the "
-                f"method {_METHODS.get(draft.drafter_name, draft.drafter_name)}; a bundle has one "
-                "drafter for each method"
+                f"method {draft.method}; a bundle has one drafter for each method"
             )
     return _keeping(target, list(drafts.values()))
 
