@@ -144,9 +144,8 @@ class Pairs {
       const int32_t pair = first_pair_ + i_ + 8 * half;
       const bool exists = pair < end_pair_;
       row_[half] = exists ? block.first_row + pair / block.group : kAllRows;
-      sight_[half] = exists
-                         ? sight_of(row_at(args.rows, block.row(args, row_[half])), args.kv.window)
-                         : Sight{0, 0};
+      sight_[half] = exists ? sight_of(row_of(args.rows, block.segment, row_[half]), args.kv.window)
+                            : Sight{0, 0};
     }
   }
 
@@ -389,7 +388,7 @@ class Walk {
     const int32_t index = first_row_ + i / new_tiles_;
     const int32_t at = new_begin_ + i % new_tiles_ * kTile;
     if (index >= end_row_) return {at, {kZeroLine, kZeroLine}, index, false};
-    const Row row = row_at(args_.rows, block_.row(args_, index));
+    const Row row = row_of(args_.rows, block_.segment, index);
     const int32_t x = at + static_cast<int32_t>(lane_index());
     return {at,
             {line_of(row, x), line_of(row, x + 32)},

@@ -20,21 +20,26 @@ SPECRT_HD inline int32_t row_count(const StepRows& rows) {
   return rows.segment_count * rows.capacity;
 }
 
-SPECRT_HD inline Row row_at(const StepRows& rows, int32_t r) {
+// Row `index` of a segment, one of those that exist.
+SPECRT_HD inline Row row_of(const StepRows& rows, int32_t s, int32_t index) {
+  const Segment& segment = rows.segments.data()[s];
+  const uint64_t own = uint64_t{1} << index;
   Row row{};
-  if (r >= row_count(rows)) return row;
-  row.segment = r / rows.capacity;
-  row.index = r % rows.capacity;
-  const RowRange range = rows_of(rows, row.segment);
-  row.exists = row.index >= range.begin && row.index < range.end;
-  if (!row.exists) return row;
-  const Segment& segment = rows.segments.data()[row.segment];
-  const uint64_t own = uint64_t{1} << row.index;
+  row.exists = true;
+  row.segment = s;
+  row.index = index;
   row.base = segment.span->base;
-  row.slot = row.base + row.index;
-  row.position = row.base + (segment.depth != nullptr ? segment.depth[row.index] : row.index);
-  row.sees = segment.sees != nullptr ? segment.sees[row.index] : own | (own - 1);
+  row.slot = row.base + index;
+  row.position = row.base + (segment.depth != nullptr ? segment.depth[index] : index);
+  row.sees = segment.sees != nullptr ? segment.sees[index] : own | (own - 1);
   return row;
+}
+
+SPECRT_HD inline Row row_at(const StepRows& rows, int32_t r) {
+  const int32_t segment = r / rows.capacity, index = r % rows.capacity;
+  if (r >= row_count(rows)) return Row{};
+  const RowRange range = rows_of(rows, segment);
+  return index >= range.begin && index < range.end ? row_of(rows, segment, index) : Row{};
 }
 
 // The position of the token that a row's logits are about: the next one, of a pair the one behind
