@@ -1,18 +1,20 @@
 // linear: y = x @ w^T + bias, then store, add to out, silu(gate) * up, or x + silu(y)
 // x (n,k) in w's dtype; w (m,k) panels16; out (n,m) f32 or bf16, add: f32, swiglu: (n,m/2)
 // bias (m) f32, or null; it is added last
-// an item is a few panels of 16 outputs; it meets rows in blocks of up to 8, so that its weights
+// an item is a few panels of 16 outputs; it meets rows in blocks of up to 12, so that its weights
 //   come from memory once and from the cache for later blocks
 // moves the weights once, 2mk (bf16) or 4mk bytes; memory bound up to about 16 rows
 // every output is one chain of f32 sums over ascending k, whatever the tile: the result of a row
 //   depends on nothing but the row. bf16: two columns per step; rounds once when stored as bf16
 // out is written up to the end of its last panel; x beyond k may hold anything
 
-// Half of the registers hold chains. With AVX-512 BF16 a product takes 6 cycles and two start per
-// cycle: 12 chains keep the units busy. Few rows wait for memory anyway, and four streams of it are
-// enough.
+// With AVX-512 three quarters of the registers hold chains, as every further block reads the
+// weights again; with less half, as lines of weights take a quarter. With AVX-512 BF16 a product
+// takes 6 cycles and two start per cycle: 12 chains keep the units busy. Few rows wait for memory
+// anyway, and four streams of it are enough.
 inline constexpr int kManyRowsPanels = 2;
-inline constexpr int32_t kRowBlock = kVectorRegisters / 2 / kManyRowsPanels;
+inline constexpr int32_t kRowBlock =
+    (kVectorRegisters >= 32 ? kVectorRegisters * 3 / 4 : kVectorRegisters / 2) / kManyRowsPanels;
 inline constexpr int kFewRowsPanels = kVectorRegisters >= 32 ? 4 : 2;  // for 1 and 2 rows
 
 inline constexpr int64_t kGroup = 8;  // lines between prefetches
@@ -105,7 +107,7 @@ void linear_tile(const LinearJob& job, int32_t panel, int32_t first, Ahead ahead
   Vec acc[kRows][kPanels] = {};
   const auto add = [&](int64_t line, uint32_t mask) __attribute__((always_inline)) {
     uint32_t words[kRows];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) words[r] = load_word(x[r] + line * 4) & mask;
     add_line<kType>(acc, weights + line * 64, job.panel_bytes, words);
   };
@@ -114,7 +116,7 @@ void linear_tile(const LinearJob& job, int32_t panel, int32_t first, Ahead ahead
   int64_t line = 0;
   for (; line + kGroup <= lines; line += kGroup) {
     for (int64_t i = 0; i < ahead.lines_per_group; ++i, next += 64) {
-#pragma GCC unroll 8
+#pragma GCC unroll 12
       for (int p = 0; p < kPanels; ++p) __builtin_prefetch(next + p * job.panel_bytes, 0, 3);
     }
 #pragma GCC unroll 1

@@ -129,12 +129,12 @@ template <DType kType, int kRows, int kPanels>
 #pragma GCC unroll 2
   for (int term = 0; term < kTerms<kType>; ++term) {
     VecU w[kPanels];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int p = 0; p < kPanels; ++p) w[p] = term_of<kType>(load<VecU>(line + p * stride), term);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r) {
       const VecU x = term_of<kType>(words[r], term);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
       for (int p = 0; p < kPanels; ++p) acc[r][p] = add_product<kType>(acc[r][p], w[p], x);
     }
   }

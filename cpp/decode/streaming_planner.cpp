@@ -1,7 +1,6 @@
 #include "decode/streaming_planner.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "base/error.h"
@@ -84,15 +83,16 @@ void StreamingPlanner::observe(const StreamingPlan& plan, std::span<const int32_
 }
 
 // Pruning loses some of the right rows at each depth.
-double StreamingPlanner::rate(std::span<const DraftNode> nodes, int32_t streams,
-                              int32_t kept) const {
-  const auto rows = static_cast<int32_t>(nodes.size());
+double StreamingPlanner::rate(const DepthChances& chances, const Candidate& candidate) const {
+  const int32_t streams = candidate.streams, rows = candidate.rows, kept = candidate.kept;
   const bool prunes = kept < rows;
   const double chance = static_cast<double>(kept) / rows;
   const double quality = std::clamp(pruning_quality(), 0.0, 1.0);
   const double survival = prunes ? chance + (1 - chance) * quality : 1;
   double tokens = 0;
-  for (const DraftNode& node : nodes) tokens += node.chance * std::pow(survival, node.depth);
+  for (int32_t depth = streams; depth >= 0; --depth) {
+    tokens = tokens * survival + chances[static_cast<size_t>(depth)];
+  }
   const double scoring = prunes ? kScoringCost * ms(1) : 0;
   return tokens /
          ((1 - limits_.share) * ms(rows) + limits_.share * ms(kept * (1 + streams)) + scoring);
@@ -102,15 +102,17 @@ StreamingPlanner::Candidate StreamingPlanner::best_of(std::span<const DraftNode>
                                                       int32_t streams) const {
   Candidate best;
   const int32_t most = most_kept(streams);
-  const auto consider = [&](size_t rows, int32_t kept) {
-    const double rate = this->rate(nodes.first(rows), streams, kept);
-    if (rate > best.rate) best = {rate, streams, static_cast<int32_t>(rows), kept};
+  DepthChances chances{nodes[0].chance};
+  const auto consider = [&](Candidate candidate) {
+    candidate.rate = rate(chances, candidate);
+    if (candidate.rate > best.rate) best = candidate;
   };
-  for (size_t rows = 2; rows <= nodes.size(); ++rows) {
-    const auto all = static_cast<int32_t>(rows);
-    if (all <= most) consider(rows, all);
-    for (int32_t kept = 2; kept < std::min(all, most + 1); kept += (kept + 1) / 2) {
-      consider(rows, kept);
+  for (int32_t rows = 2; std::cmp_less_equal(rows, nodes.size()); ++rows) {
+    const DraftNode& added = nodes[static_cast<size_t>(rows) - 1];
+    chances[static_cast<size_t>(added.depth)] += added.chance;
+    if (rows <= most) consider({.streams = streams, .rows = rows, .kept = rows});
+    for (int32_t kept = 2; kept < std::min(rows, most + 1); kept += (kept + 1) / 2) {
+      consider({.streams = streams, .rows = rows, .kept = kept});
     }
   }
   return best;

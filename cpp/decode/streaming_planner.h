@@ -2,6 +2,7 @@
 // gives most tokens for its time, by the ranks of late and by what steps cost.
 #pragma once
 
+#include <array>
 #include <span>
 #include <vector>
 
@@ -48,11 +49,14 @@ class StreamingPlanner {
     double rate = 0;  // tokens for each millisecond
     int32_t streams = 0, rows = 0, kept = 0;
   };
+  // Of a tree's nodes: the sum of the chances of each depth, of which there are at most as many as
+  // streams.
+  using DepthChances = std::array<double, kMaxTreeDepth + 1>;
 
   double ms(int32_t rows) const { return ms_[static_cast<size_t>(rows)]; }
   int32_t most_kept(int32_t streams) const;
   Candidate best_of(std::span<const DraftNode> nodes, int32_t streams) const;
-  double rate(std::span<const DraftNode> nodes, int32_t streams, int32_t kept) const;
+  double rate(const DepthChances& chances, const Candidate& candidate) const;
   TreeLimits tree_limits(int32_t streams) const;
   float worthwhile_score(const Candidate& candidate) const;
   StreamingPlan plan_of(const Candidate& candidate) const;

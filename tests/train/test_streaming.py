@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -92,6 +93,29 @@ def test_goes_on_from_an_adapter(options: StreamOptions, tmp_path: Path) -> None
     assert train_parallel(more).start == "first"
     with pytest.raises(ValueError, match="has the shape"):
         train_parallel(replace(more, out=tmp_path / "other", streams=2))
+
+
+def test_goes_on_with_the_directions_of_most_effect(options: StreamOptions, tmp_path: Path) -> None:
+    first = replace(options, out=tmp_path / "first", steps=2)
+    train_parallel(first)
+    narrow = replace(first, draft=first.out, lora_rank=2)
+    target = load_target(options.target)
+    wide = read_streams(first.out, target, options.target)
+    kept = narrow.trainee(target).module
+    assert torch.equal(kept.stream_embeddings, wide.stream_embeddings)
+    assert torch.equal(kept.prune.b @ kept.prune.a, wide.prune.b @ wide.prune.a)
+    loras = [name for name in dict(wide.named_modules()) if name.endswith(("qkv", ".o", "down"))]
+    assert len(loras) == 6
+    for name in loras:
+        whole, part = wide.get_submodule(name), kept.get_submodule(name)
+        product = (whole.lora_b @ whole.lora_a).detach().numpy()
+        rest = product - (part.lora_b @ part.lora_a).detach().numpy()
+        sizes = np.linalg.svd(product, compute_uv=False)
+        # No product of rank 2 comes closer (Eckart and Young 1936).
+        assert np.linalg.norm(rest) == pytest.approx(np.linalg.norm(sizes[2:]), rel=1e-3)
+        assert np.linalg.norm(rest) < 0.9 * np.linalg.norm(product)
+    with pytest.raises(ValueError, match="or for a lower rank"):
+        replace(first, draft=first.out, lora_rank=8).trainee(target)
 
 
 def test_shared_mode_writes_a_tuned_target(options: StreamOptions, tmp_path: Path) -> None:

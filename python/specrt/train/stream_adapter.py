@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -141,6 +141,17 @@ class Lora(nn.Module):
         """Map x (..., inputs) to (..., outputs)."""
         return F.linear(F.linear(x, self.a), self.b)
 
+    @torch.no_grad()
+    def take_largest(self, wider: Lora) -> None:
+        """Become the best approximation of `wider`, in units, that the rank allows.
+
+        The rows of A are orthonormal, about as long as new ones, and those of most effect.
+        """
+        u, sizes, v = torch.linalg.svd(wider.lora_b @ wider.lora_a, full_matrices=False)
+        rank = len(self.lora_a)
+        self.lora_a.copy_(v[:rank])
+        self.lora_b.copy_(u[:, :rank] * sizes[:rank])
+
 
 class StreamAdapter(nn.Module):
     """Stream embeddings, LoRA and pruning adapter; parameters are named as in the folder."""
@@ -176,6 +187,14 @@ class StreamAdapter(nn.Module):
     def load_stored(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the tensors of a folder."""
         self.load_state_dict({name: one / self._unit(name) for name, one in tensors.items()})
+
+    def take_largest(self, wider: StreamAdapter) -> None:
+        """Take over an adapter that differs in nothing but a higher rank of its LoRA."""
+        self.stream_embeddings.data.copy_(wider.stream_embeddings)
+        self.prune.load_state_dict(wider.prune.state_dict())
+        for name, module in self.layers.named_modules():
+            if isinstance(module, Lora):
+                module.take_largest(cast(Lora, wider.layers.get_submodule(name)))
 
     def _unit(self, name: str) -> Tensor:
         """What a parameter is multiplied by."""

@@ -132,7 +132,8 @@ class StreamOptions(RunOptions):
 
     Attributes:
         mode: lossless (the target stays as it is) or shared (its main path learns too).
-        draft: an earlier adapter to go on from; it says its own shape.
+        draft: an earlier adapter to go on from, of the same shape; of a LoRA of higher rank the
+            directions of most effect are kept.
         streams: of each position.
         stream_layers: of the target that they go through.
         stream_positions: shifted or same; see `StreamConfig`.
@@ -232,11 +233,20 @@ class StreamOptions(RunOptions):
                 f"the target is a {target.config.model_type!r} model; streams go through the "
                 f"layers of {known}"
             )
-        if self.draft is None:
-            adapter = StreamAdapter(self._shape(), target)
-        else:
-            adapter = read_streams(self.draft, target, self.target)
-            if adapter.config != self._shape():
-                raise ValueError(f"{self.draft} has the shape {adapter.config}; ask for that one")
+        adapter = StreamAdapter(self._shape(), target)
+        if self.draft is not None:
+            adapter = self._continued(adapter, read_streams(self.draft, target, self.target))
         adapter.attention = choose_attention(self.attention, target.device)
         return StreamTrainee(adapter, target, bf16=self.precision == "bf16")
+
+    def _continued(self, new: StreamAdapter, earlier: StreamAdapter) -> StreamAdapter:
+        if earlier.config == new.config:
+            return earlier
+        rank = earlier.config.rank
+        if rank < new.config.rank or replace(new.config, rank=rank) != earlier.config:
+            raise ValueError(
+                f"{self.draft} has the shape {earlier.config}; ask for that one, or for a lower "
+                "rank of its LoRA"
+            )
+        new.take_largest(earlier)
+        return new
