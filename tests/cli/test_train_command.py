@@ -128,3 +128,11 @@ def test_bad_arguments(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("specrt: error: ")
     assert text in error
+
+
+@pytest.mark.parametrize("size", ["-1", "inf", "nan"])
+def test_a_feature_cache_has_a_size(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "eagle", str(DEMO / "target"), "--data", "rows.jsonl", "-o", "out"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, f"--feature-cache={size}"])
+    assert f"must be a size of at least 0 GB, not {size}" in capsys.readouterr().err

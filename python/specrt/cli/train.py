@@ -1,6 +1,7 @@
 """specrt train: makes drafters for a target."""
 
 import argparse
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -285,13 +286,38 @@ def _add_decay(parser: argparse.ArgumentParser, default: float) -> None:
     )
 
 
+def _bytes_of_gb(text: str) -> int:
+    """A size in GB, in bytes."""
+    size = float(text)
+    if not 0.0 <= size < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a size of at least 0 GB, not {text}")
+    return int(size * 1e9)
+
+
+def _add_feature_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--feature-cache",
+        type=_bytes_of_gb,
+        default="16",
+        metavar="GB",
+        help="largest size of the file in OUT/work, deleted at the end, that keeps the target's "
+        "hidden states, so that it runs over each row once (0: none; default: %(default)s)",
+    )
+
+
 # What the command of each kind has of its own.
 _PARTS = {
     "parallel": (_add_small_model, _add_depths),
-    "parallel-eagle": (_add_earlier, _add_layers, _add_parallel_eagle, _add_depths),
-    "parallel-medusa": (_add_earlier, _add_layers, _add_depths),
-    "medusa": (_add_earlier, _add_medusa),
-    "eagle": (_add_earlier, _add_eagle),
+    "parallel-eagle": (
+        _add_earlier,
+        _add_layers,
+        _add_parallel_eagle,
+        _add_depths,
+        _add_feature_cache,
+    ),
+    "parallel-medusa": (_add_earlier, _add_layers, _add_depths, _add_feature_cache),
+    "medusa": (_add_earlier, _add_medusa, _add_feature_cache),
+    "eagle": (_add_earlier, _add_eagle, _add_feature_cache),
     "streaming": (_add_earlier, _add_streams),
     "draft": (_add_small_model,),
 }
@@ -328,6 +354,8 @@ def _options(args: argparse.Namespace) -> "RunOptions":
         "check_s": args.check_minutes * 60.0,
         "seed": args.seed,
     }
+    if "feature_cache" in args:
+        shared["feature_cache_bytes"] = args.feature_cache
     if args.kind == "streaming":
         return _stream_options(args, shared)
     if args.kind in ("medusa", "eagle"):

@@ -23,6 +23,12 @@ class FeatureTrainee(Trainee):
         """Scores (b, t, v) of the target, and states (b, t, f): what its head reads."""
         return read_output(target, ids)
 
+    def width(self, target: PreTrainedModel) -> int:
+        """Numbers f of the states at a position."""
+        with torch.no_grad():
+            _, states = self.read(target, torch.zeros(1, 1, dtype=torch.long, device=target.device))
+        return states.shape[-1]
+
     def view(self, target: PreTrainedModel, batch: GroupBatch, *, teach: bool) -> TargetView:
         """One forward of the target gives states and, for a batch that is not scored, teacher."""
         with torch.no_grad():

@@ -29,7 +29,8 @@ class GroupBatch:
     The learned ones are flat `rows` (n) of the elements, with `labels` (n), `depth_of` (n) and the
     row of each in the table of m answer tokens. `table` (m) holds the flat positions of (b, t)
     at which the teacher speaks about them, `top` (m, k) what it said if the examples are scored.
-    `noise_seed` is for what a drafter draws at random.
+    `noise_seed` is for what a drafter draws at random. `examples` (b) are numbers of the sequences
+    in the training data, none for those from elsewhere.
     """
 
     ids: Tensor
@@ -42,6 +43,7 @@ class GroupBatch:
     table: Tensor
     top: tuple[Tensor, Tensor] | None
     noise_seed: int
+    examples: tuple[int, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -81,6 +83,7 @@ class GroupBatch:
             table=self.table.to(device),
             top=None if self.top is None else (self.top[0].to(device), self.top[1].to(device)),
             noise_seed=self.noise_seed,
+            examples=self.examples,
         )
 
 

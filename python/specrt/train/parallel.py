@@ -14,7 +14,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,9 @@ from transformers.utils import logging as hub_logging
 
 from specrt.build.files import weights_hash
 from specrt.train.data import Example
+from specrt.train.feature_cache import FeatureCache, FeatureShape
+from specrt.train.feature_trainee import FeatureTrainee
+from specrt.train.generate import TOP
 from specrt.train.group_batches import GroupBatch, batch_plan, make_group_batch
 from specrt.train.group_mask import Cod
 from specrt.train.mask_drafter import mask_token, read_config, start_drafter
@@ -42,7 +45,7 @@ from specrt.train.schedule import (
     load_checkpoint,
     save_checkpoint,
 )
-from specrt.train.trainee import Trainee
+from specrt.train.trainee import TargetView, Trainee
 from specrt.train.validation import Prompts, file_prompts, greedy_paths, hold_out
 
 log = logging.getLogger(__name__)
@@ -60,7 +63,8 @@ class RunOptions(ABC):
     """What a run of any kind of drafter depends on.
 
     Training starts from the folder `draft`, or from random weights. `batch_tokens` are real tokens
-    (padding included) of a step on each device; masks come on top.
+    (padding included) of a step on each device; masks come on top. `feature_cache_bytes` bounds the
+    file on each device in which hidden states of the target are kept for drafters that read them.
     """
 
     target: Path
@@ -77,6 +81,7 @@ class RunOptions(ABC):
     schedule: Schedule = _SCHEDULE
     precision: str = "bf16"
     check_s: float = 240.0
+    feature_cache_bytes: int = 16_000_000_000
     validation_prompts: int = 16
     validation_tokens: int = 128
     seed: int = 1
@@ -125,6 +130,8 @@ class RunOptions(ABC):
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.max_length < 2:
             raise ValueError(f"max_length must be at least 2, not {self.max_length}")
+        if self.feature_cache_bytes < 0:
+            raise ValueError(f"a feature cache has 0 bytes or more, not {self.feature_cache_bytes}")
         if self.learning_rate <= 0.0:
             raise ValueError(f"the learning rate must be positive, not {self.learning_rate}")
 
@@ -213,6 +220,7 @@ class Run:
         self.target_hash = weights_hash(options.target)
         with self.accelerator.main_process_first():  # it writes what the others find
             self.examples, self.paths = self._data()
+        self.features = self._feature_cache()
 
     def _data(self) -> tuple[list[Row], list[Example]]:
         options = self.options
@@ -245,15 +253,41 @@ class Run:
             if step >= done:
                 random = np.random.default_rng((options.seed, step, rank))
                 rows = [self.examples[index] for index in picked]
-                yield make_group_batch(
+                batch = make_group_batch(
                     rows, options.depths, options.cod, random, begin=self.trainee.begin
                 )
+                yield replace(batch, examples=tuple(picked))
+
+    def _feature_cache(self) -> FeatureCache | None:
+        options = self.options
+        if not isinstance(self.trainee, FeatureTrainee) or options.feature_cache_bytes == 0:
+            return None
+        return FeatureCache(
+            self.work / f"features-{self.accelerator.process_index}.bin",
+            self.examples,
+            FeatureShape(
+                width=self.trainee.width(self.target),
+                dtype=torch.bfloat16 if options.precision == "bf16" else torch.float32,
+                best=min(TOP, self.target.config.vocab_size) if options.loss == "kl" else 0,
+            ),
+            begin=self.trainee.begin,
+            limit=options.feature_cache_bytes,
+            key={"target": self.target_hash, **self.trainee.numbers()},
+        )
+
+    def view(self, batch: GroupBatch) -> TargetView:
+        """What the target gives for a batch of `batches`."""
+
+        def look() -> TargetView:
+            return self.trainee.view(self.target, batch, teach=self.options.loss == "kl")
+
+        return look() if self.features is None else self.features.view(batch, look)
 
     def loss(self, batch: GroupBatch) -> Tensor:
         """Forward of one batch, and its mean loss."""
         batch = self.trainee.learned(batch.to(self.accelerator.device))
         seen = self.trainee.seen(batch, self.attention)
-        view = self.trainee.view(self.target, batch, teach=self.options.loss == "kl")
+        view = self.view(batch)
         bf16 = self.options.precision == "bf16"
         with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=bf16):
             losses = self.trainee.losses(self.model, batch, seen, view)
@@ -382,4 +416,6 @@ def train_parallel(options: RunOptions) -> Report:
                 report = report.with_check(run.check(progress, smooth))
                 run.save(progress, report)
     run.accelerator.wait_for_everyone()
+    if run.features is not None:
+        run.features.remove()
     return report

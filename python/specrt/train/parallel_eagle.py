@@ -106,7 +106,8 @@ class EagleOptions(GroupOptions):
             mask = find_mask_token(self.target, layer.vocab_size)
         elif not 0 <= mask < layer.vocab_size:
             raise ValueError(f"mask token {mask} is no token below {layer.vocab_size}")
-        drafter = EagleDrafter(EagleConfig(layer, chosen, mask))
+        # The layers' states may differ by orders of magnitude, and one drowns the others.
+        drafter = EagleDrafter(EagleConfig(layer, chosen, mask, fc_norm=True))
         drafter.load_state_dict(target_ends(target), strict=False)
         with torch.no_grad():
             drafter.embed_tokens.weight[mask] = drafter.embed_tokens.weight.mean(dim=0)

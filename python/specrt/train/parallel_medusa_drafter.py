@@ -32,7 +32,7 @@ class ParallelMedusaDrafter(nn.Module):
         self.layer = layer
         layer._attn_implementation = "sdpa"  # takes a mask of truth values, as flex attention does
         width = layer.hidden_size
-        self.mask_hidden = nn.Parameter(torch.randn(1, 1, width))
+        self.mask_hidden = nn.Parameter(layer.initializer_range * torch.randn(1, 1, width))
         self.layers = nn.ModuleList(
             LlamaDecoderLayer(layer, at) for at in range(layer.num_hidden_layers)
         )
