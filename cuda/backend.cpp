@@ -184,8 +184,8 @@ class CudaBackend final : public Backend {
   }
 
   void copy_to_device(Stream& stream, const CopyToDeviceArgs& args) override {
-    CUDA_CHECK(cudaMemcpyAsync(args.device, args.host, args.bytes, cudaMemcpyHostToDevice,
-                               handle(stream)));
+    CUDA_CHECK(
+        cudaMemcpyAsync(args.device, args.host, args.bytes, cudaMemcpyDefault, handle(stream)));
   }
   void copy_to_host(Stream& stream, const CopyToHostArgs& args) override {
     CUDA_CHECK(cudaMemcpyAsync(args.host, args.device, args.bytes, cudaMemcpyDeviceToHost,

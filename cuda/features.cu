@@ -45,9 +45,8 @@ __device__ bf16_bits stored<bf16_bits>(float value) {
   return to_bf16(value);
 }
 
-// load_features: out[i,k] = feature (position of i, first + k), or where there is none mask[k],
-// that
-//   of the last position that has any, or the estimate in its place; or estimates alone
+// load_features: out[i,k] = feature (position of i, first + k), or where there is none mask[k] or
+//   that of the last position that has any; or the estimate kept behind its parent, there alone
 // mask (d) f32; out (n,d) bf16 or f32
 // grid n, block 256: one block per row
 // moves 2nd bytes and 2nd or 4nd more; a few microseconds of latency
@@ -62,12 +61,13 @@ __global__ void load_features_kernel(const __grid_constant__ LoadFeaturesArgs ar
   const Segment& segment = args.rows.segments.data()[row.segment];
   const bool own = has_features(*segment.cells, row.position);
   if (own && args.missing == MissingFeatures::estimates) return;
-  const bool takes_last = !own && args.missing == MissingFeatures::last;
-  const int32_t position = takes_last ? last_with_features(*segment.cells) : row.position;
   const bool masked = !own && args.missing == MissingFeatures::mask;
-  const bool inside = position >= 0 && position < args.features.slots;
-  const auto* kept = reinterpret_cast<const bf16_bits*>(
-                         segment.features + position * feature_row_bytes(args.features)) +
+  const int32_t instead = args.missing == MissingFeatures::last ? last_with_features(*segment.cells)
+                                                                : estimate_slot(segment, row.index);
+  const int32_t slot = own ? row.position : instead;
+  const bool inside = slot >= 0 && slot < args.features.slots;
+  const auto* kept = reinterpret_cast<const bf16_bits*>(segment.features +
+                                                        slot * feature_row_bytes(args.features)) +
                      args.first;
   auto* out = args.out.row<T>(r);
   for (auto k = static_cast<int32_t>(threadIdx.x); k < args.out.cols; k += kThreads) {

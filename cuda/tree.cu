@@ -7,13 +7,17 @@
 #include "cuda/logprobs.cuh"
 #include "cuda/pick.cuh"
 #include "cuda/publish.cuh"
+#include "device/candidates.h"
 #include "device/rules.h"
 
 namespace specrt::cuda {
 
 namespace {
 
-constexpr unsigned kWalkThreads = 512;  // more would leave too few registers for the walk
+// At most; more would leave too few registers for what goes round the choices.
+constexpr unsigned kTreeThreads = 512;
+
+unsigned tree_threads(int32_t vocab) { return std::min(kTreeThreads, pick_threads(vocab)); }
 
 // The best key below `bound` for one of kTreeWidth candidates. Where the head left its keys, the
 // best of every 16 tokens come into question.
@@ -35,24 +39,6 @@ __device__ __forceinline__ Word next_best(const Values& values, const RowKeys& k
     if (key < bound && key > best) best = key;
   });
   return best;
-}
-
-// The rows of a step that candidates are chosen from, and the position of the first.
-struct CandidateRows {
-  int32_t depths;
-  int32_t row;
-  int32_t position;
-};
-
-__device__ __forceinline__ CandidateRows candidate_rows(const PickCandidatesArgs& args) {
-  const Cells& cells = *args.sequence.cells;
-  if (args.streams != nullptr) {
-    const int32_t depths = min_i32(args.depths, streamed_levels(cells, *args.streams));
-    if (depths <= 0) return {0, 0, 0};
-    return {depths, candidate_row(*args.sequence.tree, *args.streams, 0), cells.committed};
-  }
-  return {min_i32(args.depths, cells.snap_count),
-          draft_row(cells, *args.span, 0, Drafting::at_once), draft_position(cells, 0)};
 }
 
 struct StoreByFirst {
@@ -84,34 +70,47 @@ __device__ __forceinline__ int32_t choose(const JudgeArgs& args, int32_t row, in
 
 }  // namespace
 
-// pick_candidates: candidate[d][0] = what pick_draft chooses for depth d, then the others by value
-// /
-//   temperature + noise, without filters; penalties count the tokens before the draft. A draft's
-//   first ones go to tok; with streams, tree.levels says how many depths there are
+// pick_candidates: candidate[l][0] = what pick_draft chooses for the position of list l, then the
+//   others by value / temperature + noise, without filters; penalties count the tokens before the
+//   draft. Of masks the first ones go to tok; of a tree all ranks go to the children of a row, and
+//   behind row 0 the steps are planned; with streams, tree.levels says how many lists there are
 // logits (n,v) f32, rows padded to lines; scratch as pick_scratch.h says
-// grid the depths, block pick_threads(v): a block per depth
+// grid the lists, block tree_threads(v): a block per list. Behind row 0 of a tree there is one, so
+//   none other reads the span that it writes
 // moves v/2 bytes a candidate behind a head that left its keys, else 4v
 // the candidates only say what is verified, so no two backends need to agree on them
 // needs v < 2^22 and a scratch of pick_scratch(v) bytes (checked at launch)
-__global__ void __launch_bounds__(kPickThreads)
+__global__ void __launch_bounds__(kTreeThreads, 1)
     pick_candidates_kernel(const __grid_constant__ PickCandidatesArgs args) {
   SPECRT_SHARED(PickShared, shared);
   pdl_launch();
   pdl_wait();
   const Cells& cells = *args.sequence.cells;
-  TreeCells& tree = *args.sequence.tree;
-  const CandidateRows rows = candidate_rows(args);
-  const auto depth = static_cast<int32_t>(blockIdx.x);
-  if (args.streams != nullptr && depth == 0 && threadIdx.x == 0) tree.levels = rows.depths;
-  if (depth >= rows.depths) return;
-  const int32_t position = rows.position + depth;
-  const int32_t r = args.first_row + rows.row + depth;
+  const CandidateLists lists = candidate_lists(args);
+  const auto i = static_cast<int32_t>(blockIdx.x);
+  if (args.streams != nullptr && i == 0 && threadIdx.x == 0) {
+    args.sequence.tree->levels = lists.count;
+  }
+  if (args.tree != nullptr && args.depth == 0) {
+    sync_block();  // all threads have read the span
+    if (threadIdx.x == 0) begin_depths(cells, *args.tree, *args.span, args.token_shift);
+  }
+  if (i >= lists.count) return;
+  const int32_t position = lists.position + i * lists.stride;
+  const int32_t r = args.first_row + lists.row + i;
   const float* logits = args.logits.row<float>(r);
-  const float* adjusted = adjust(args.sequence, logits, args.vocab, rows.position,
-                                 adjust_scratch(args.scratch, args.vocab, depth));
+  const int32_t known = args.streams == nullptr ? draft_position(cells, 0) : lists.position;
+  const float* adjusted =
+      adjust(args.sequence, logits, args.vocab, known, adjust_scratch(args.scratch, args.vocab, i));
   const RowKeys keys = adjusted == logits ? head_keys(args.scratch, args.vocab, r) : RowKeys{};
-  int32_t picked[kTreeWidth];
-  picked[0] = pick(adjusted, keys, args.vocab, cells, position, shared);
+  const int32_t list = lists.first + i;
+  TreeCells& tree = *args.sequence.tree;
+  const int32_t first = pick(adjusted, keys, args.vocab, cells, position, shared);
+  if (threadIdx.x == 0) {
+    tree.candidate[list][0] = first;
+    // The best of masks stand for these among the tokens.
+    if (args.tree == nullptr && args.streams == nullptr) args.sequence.tok[position] = first;
+  }
   const float temperature = cells.sampling.temperature;
   const bool noise = temperature != 0.0f;
   const Values values{adjusted, args.vocab, noise ? temperature : 1.0f};
@@ -120,23 +119,22 @@ __global__ void __launch_bounds__(kPickThreads)
     const Word best =
         block_max(next_best(values, keys, noise, cells, position, bound), shared.block);
     bound = best;
-    const int32_t id = best == 0 ? picked[0] : id_of(best);  // none left: the first again
-    if (best != 0 && id == picked[0]) continue;
-    picked[rank++] = id;
+    const int32_t id = best == 0 ? first : id_of(best);  // none left: the first again
+    if (best != 0 && id == first) continue;
+    if (threadIdx.x == 0) tree.candidate[list][rank] = id;
+    ++rank;
   }
-  if (threadIdx.x != 0) return;
-  keep_candidates(tree, depth, picked);
-  if (args.streams == nullptr) args.sequence.tok[position] = picked[0];
+  if (args.tree != nullptr && threadIdx.x == 0) place_children(tree, *args.tree, list);
 }
 
 // judge_tree: rule `exact` on a tree: chooses from the rows that the target's tokens lead to, few
 //   of many, one after another; commit and write_log of rules.h
 // logits, scratch, cells and log as judge has them; shape and tree of the sequence
-// grid 1, block pick_threads(v), at most 512: all threads walk, the first one writes
+// grid 1, block tree_threads(v): all threads walk, the first one writes
 // moves for each row on the way what judge moves for one; latency bound
 // the CPU backend's tokens (see pick.cuh), its log-probabilities within 1e-6
 // needs v < 2^22 and a scratch of pick_scratch(v) bytes (checked at launch)
-__global__ void __launch_bounds__(kWalkThreads, 1)
+__global__ void __launch_bounds__(kTreeThreads, 1)
     judge_tree_kernel(const __grid_constant__ JudgeArgs args) {
   SPECRT_SHARED(PickShared, shared);
   pdl_launch();
@@ -158,14 +156,13 @@ __global__ void __launch_bounds__(kWalkThreads, 1)
 
 void pick_candidates(cudaStream_t stream, const PickCandidatesArgs& args) {
   check_pick("pick_candidates", args.scratch, args.vocab);
-  launch(stream, pick_candidates_kernel, static_cast<unsigned>(args.depths),
-         pick_threads(args.vocab), 0, args, {.pdl = true});
+  launch(stream, pick_candidates_kernel, static_cast<unsigned>(args.lists),
+         tree_threads(args.vocab), 0, args, {.pdl = true});
 }
 
 void judge_tree(cudaStream_t stream, const JudgeArgs& args) {
   check_pick("judge", args.scratch, args.vocab);
-  const unsigned threads = std::min(kWalkThreads, pick_threads(args.vocab));
-  launch(stream, judge_tree_kernel, 1, threads, 0, args, {.pdl = true});
+  launch(stream, judge_tree_kernel, 1, tree_threads(args.vocab), 0, args, {.pdl = true});
 }
 
 }  // namespace specrt::cuda

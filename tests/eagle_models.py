@@ -1,8 +1,9 @@
 """A tiny target with a drafter over its hidden states that has learned some of its text."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from reference import eagle
@@ -10,9 +11,12 @@ from reference.eagle import TinyEagle1
 from reference.parallel_eagle import forward, target_features, target_outputs
 from reference.tiny_eagle import Tensors, TinyEagle, weights, write_tiny_eagle
 from safetensors.torch import load_file
+from specrt import LLM, SamplingParams
+from torch import Tensor
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 _DEPTHS = 4
+_CANDIDATES = 8  # for each place of a tree
 _PASSES = 12
 
 
@@ -76,6 +80,51 @@ def trained_eagle1(model: TinyEagle1, target: Path, texts: list[list[int]]) -> T
                 loss.backward()
                 optimizer.step()
     return {name: each.detach() for name, each in tensors.items()}
+
+
+class TreeRound(NamedTuple):
+    """A round with a tree: the ranks of its first tokens among the candidates, and its tokens."""
+
+    ranks: list[int]
+    committed: int
+
+
+def tree_rounds(llm: LLM, prompt: list[int], count: int) -> list[TreeRound]:
+    """Of a greedy completion of `count` tokens."""
+    params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
+    rounds = llm.core.generate(prompt, params.to_core()).metrics.rounds
+    return [TreeRound(r.ranks, r.committed) for r in rounds]
+
+
+def check_ranks(
+    rounds: Sequence[TreeRound],
+    text: Sequence[int],
+    committed: int,
+    scores: Callable[[int, Sequence[int]], Tensor],
+) -> int:
+    """Compare the ranks of every round with those by `scores`; returns how many lie off the chain.
+
+    A rank behind a token that was not the likeliest is right only if that token's node was drafted
+    behind its own path.
+
+    Args:
+        rounds: as `tree_rounds` gives them.
+        text: what the target says, from the beginning of the prompt.
+        committed: tokens before the first round.
+        scores: logits (n, vocab) of a draft of n tokens behind so many of the text that takes this
+            path.
+    """
+    off_the_chain = 0
+    for ranks, count in rounds:
+        path = text[committed : committed + len(ranks)]
+        if path:
+            found = scores(committed, path)
+            better = found > found.gather(1, torch.tensor(list(path))[:, None])
+            assert ranks == better.sum(1).clamp(max=_CANDIDATES).tolist()
+        off_the_chain += sum(any(ranks[:depth]) for depth in range(1, len(ranks)))
+        committed += count
+    assert committed == len(text)
+    return off_the_chain
 
 
 def write_trained(folder: Path, model: TinyEagle, target: Path, texts: list[list[int]]) -> Path:

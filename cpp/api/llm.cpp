@@ -39,12 +39,8 @@ void check_pair(const Model& target, const Model& drafter) {
                target.vocab(), "; build the bundle with a draft model of the same tokenizer");
 }
 
-std::unique_ptr<Drafter> make_drafter(Lane& lane, const Lane& target, LoopKind loop) {
+std::unique_ptr<Drafter> make_drafter(Lane& lane, const Lane& target) {
   if (reads_features(lane.model().plan())) {
-    if (loop == LoopKind::pearl) {
-      fail_argument("the pearl loop drafts behind tokens that the target has not verified, whose ",
-                    "hidden states this drafter would need; use the lockstep loop");
-    }
     if (estimates_features(lane.model().plan())) {
       return std::make_unique<EagleDrafter>(lane, target);
     }
@@ -222,7 +218,7 @@ struct LLM::State {
         streams(options, *backend, draft_backend.get()),
         sequence(*backend, engine->plan().header.context, kLogSlots,
                  judge_options(options, *engine),
-                 draft_backend ? CellMemory::shared : CellMemory::device),
+                 draft_backend ? StateMemory::shared : StateMemory::device),
         target(engine, *backend, *streams.target, &sequence,
                target_options(options, engine->plan())) {
     Backend& drafting = draft_backend ? *draft_backend : *backend;
@@ -230,7 +226,7 @@ struct LLM::State {
       draft = std::make_unique<Loaded>(std::move(draft_engine), drafting, streams.for_drafter(),
                                        &sequence, lane_options(options, options.pace_draft_ms));
       check_pair(target.model, draft->model);
-      model_drafter = make_drafter(draft->lane, target.lane, options.loop);
+      model_drafter = make_drafter(draft->lane, target.lane);
     }
     if (options.prompt_lookup_max > 0) {
       ngram_drafter = std::make_unique<NgramDrafter>(

@@ -12,6 +12,7 @@
 #include "cpu/logprobs.h"
 #include "cpu/pick.h"
 #include "cpu/streaming.h"
+#include "device/candidates.h"
 #include "device/rejection.h"
 
 namespace specrt::cpu {
@@ -141,7 +142,8 @@ void run(const Kernels&, const LoadFeaturesArgs& args, Team&) {
   for (int32_t i = 0; i < list.count; ++i) {
     const Row& row = list.rows[static_cast<size_t>(i)];
     auto* out = args.out.row<std::byte>(row.row);
-    const Cells* cells = args.rows.segments[static_cast<size_t>(row.segment)].cells;
+    const Segment& segment = args.rows.segments[static_cast<size_t>(row.segment)];
+    const Cells* cells = segment.cells;
     SPECRT_CHECK(cells != nullptr, "load_features: the segment has no cells");
     const bool real = has_features(*cells, row.position);
     if (real && args.missing == MissingFeatures::estimates) continue;
@@ -149,10 +151,11 @@ void run(const Kernels&, const LoadFeaturesArgs& args, Team&) {
       store_row(args.mask, args.out.cols, to, out);
       continue;
     }
-    const bool takes_last = !real && args.missing == MissingFeatures::last;
-    const int32_t position = takes_last ? last_with_features(*cells) : row.position;
-    const std::byte* kept =
-        features_of("load_features", args.rows, row, args.features, position, args.first);
+    const bool takes_last = args.missing == MissingFeatures::last;
+    const int32_t instead =
+        takes_last ? last_with_features(*cells) : estimate_slot(segment, row.slot - row.base);
+    const std::byte* kept = features_of("load_features", args.rows, row, args.features,
+                                        real ? row.position : instead, args.first);
     if (from == to) {
       std::memcpy(out, kept, static_cast<size_t>(args.out.cols) * size_of(to));
     } else {
@@ -285,49 +288,38 @@ void run(const Kernels&, const BeginDraftArgs& args, Team&) {
   begin_draft(*args.sequence.cells, args.sequence.tok, *args.span, args.plan);
 }
 
-// The rows of a step that candidates are chosen from, and the position of the first.
-struct CandidateRows {
-  int32_t depths;
-  int32_t row;
-  int32_t position;
-};
-
-CandidateRows drafted_rows(const PickCandidatesArgs& args) {
-  const Cells& cells = *args.sequence.cells;
-  const int32_t depths = min_i32(args.depths, cells.snap_count);
-  if (depths <= 0) return {};
-  const int32_t begin = draft_row(cells, *args.span, 0, Drafting::at_once);
-  SPECRT_CHECK(begin >= 0, "pick_candidates: a draft of ", cells.snap_count, " tokens but ",
-               args.span->rows, " rows");
-  return {depths, begin, draft_position(cells, 0)};
-}
-
-CandidateRows streamed_rows(const PickCandidatesArgs& args) {
+void pick_lists(const Kernels& kernels, const PickCandidatesArgs& args, const CandidateLists& lists,
+                Team& team) {
   const Cells& cells = *args.sequence.cells;
   TreeCells& tree = *args.sequence.tree;
-  const int32_t depths = min_i32(args.depths, streamed_levels(cells, *args.streams));
-  tree.levels = depths;
-  if (depths <= 0) return {};
-  return {depths, candidate_row(tree, *args.streams, 0), cells.committed};
+  const int32_t vocab = args.vocab, begin = draft_position(cells, 0);
+  const size_t adjusting = adjust_scratch_bytes(vocab);
+  team.parallel(lists.count, int64_t{lists.count} * vocab * 64, [&](int i, int member) {
+    std::byte* scratch =
+        team.scratch(member, adjusting + static_cast<size_t>(vocab) * sizeof(float));
+    const float* logits = args.logits.row<float>(args.first_row + lists.row + i);
+    const int32_t position = lists.position + i * lists.stride;
+    const int32_t known = args.streams == nullptr ? begin : lists.position;
+    int32_t best[kTreeWidth];
+    pick_several(kernels, adjust(args.sequence, logits, vocab, known, scratch), vocab, cells,
+                 position, kTreeWidth, reinterpret_cast<float*>(scratch + adjusting), best);
+    keep_candidates(tree, lists.first + i, best);
+    if (args.tree != nullptr) place_children(tree, *args.tree, lists.first + i);
+    const bool was_mask = args.tree == nullptr && args.streams == nullptr;
+    if (was_mask) args.sequence.tok[position] = best[0];
+  });
 }
 
 void run(const Kernels& kernels, const PickCandidatesArgs& args, Team& team) {
-  const Cells& cells = *args.sequence.cells;
-  const CandidateRows rows = args.streams == nullptr ? drafted_rows(args) : streamed_rows(args);
-  const int32_t vocab = args.vocab;
-  if (rows.depths <= 0) return;
-  const size_t adjusting = adjust_scratch_bytes(vocab);
-  team.parallel(rows.depths, int64_t{rows.depths} * vocab * 64, [&](int depth, int member) {
-    std::byte* scratch =
-        team.scratch(member, adjusting + static_cast<size_t>(vocab) * sizeof(float));
-    const float* logits = args.logits.row<float>(args.first_row + rows.row + depth);
-    int32_t best[kTreeWidth];
-    pick_several(kernels, adjust(args.sequence, logits, vocab, rows.position, scratch), vocab,
-                 cells, rows.position + depth, kTreeWidth,
-                 reinterpret_cast<float*>(scratch + adjusting), best);
-    keep_candidates(*args.sequence.tree, depth, best);
-    if (args.streams == nullptr) args.sequence.tok[rows.position + depth] = best[0];
-  });
+  const CandidateLists lists = candidate_lists(args);
+  SPECRT_CHECK(lists.count <= args.lists && (lists.count == 0 || lists.row >= 0),
+               "pick_candidates: ", lists.count, " lists of at most ", args.lists, " from row ",
+               lists.row, " on");
+  if (args.streams != nullptr) args.sequence.tree->levels = lists.count;
+  if (lists.count > 0) pick_lists(kernels, args, lists, team);
+  if (args.tree != nullptr && args.depth == 0) {
+    begin_depths(*args.sequence.cells, *args.tree, *args.span, args.token_shift);
+  }
 }
 
 void run(const Kernels&, const GrowTreeArgs& args, Team&) {

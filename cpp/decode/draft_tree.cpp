@@ -1,6 +1,7 @@
 #include "decode/draft_tree.h"
 
 #include <algorithm>
+#include <numeric>
 #include <queue>
 #include <utility>
 
@@ -74,22 +75,28 @@ std::vector<DraftNode> likeliest_nodes(const CandidateRanks::Chances& chances,
 }
 
 TreeShape shape_of(std::span<const DraftNode> nodes) {
-  std::vector<int32_t> order, row_of(nodes.size());
-  for (size_t i = 0; i < nodes.size(); ++i) order.push_back(static_cast<int32_t>(i));
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return nodes[static_cast<size_t>(a)].depth < nodes[static_cast<size_t>(b)].depth;
+  std::vector<size_t> order(nodes.size());
+  std::vector<int32_t> row_of(nodes.size()), leaf(nodes.size(), 1);
+  std::iota(order.begin(), order.end(), 0);
+  for (const DraftNode& node : nodes.subspan(1)) leaf[static_cast<size_t>(node.parent)] = 0;
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return std::pair(nodes[a].depth, leaf[a]) < std::pair(nodes[b].depth, leaf[b]);
   });
   TreeShape shape;
   shape.rows = static_cast<int32_t>(nodes.size());
   for (int32_t row = 0; row < shape.rows; ++row) {
-    const int32_t at = order[static_cast<size_t>(row)];
-    const DraftNode& node = nodes[static_cast<size_t>(at)];
+    const size_t at = order[static_cast<size_t>(row)];
+    const DraftNode& node = nodes[at];
     const int32_t parent = row_of[static_cast<size_t>(node.parent)];
-    row_of[static_cast<size_t>(at)] = row;
+    row_of[at] = row;
     shape.parent[row] = parent;
     shape.depth[row] = node.depth;
     shape.rank[row] = node.rank;
     shape.sees[row] = (row == 0 ? 0 : shape.sees[parent]) | uint64_t{1} << row;
+    for (int32_t& begin : std::span(shape.begin).subspan(static_cast<size_t>(node.depth) + 1)) {
+      begin = row + 1;
+    }
+    shape.parents[node.depth] += 1 - leaf[at];
   }
   return shape;
 }

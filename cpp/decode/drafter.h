@@ -8,18 +8,13 @@
 
 namespace specrt {
 
-// What becomes of a drafter's scores.
-enum class Branching {
-  chain,  // a token for each position
-  tree,   // candidates for each position (device/tree.h)
-};
-
 struct DraftRequest {
   int32_t capacity = 0;    // tokens to draft at most
   int32_t bonus_rows = 0;  // as in DraftPlan
   int32_t positions = 0;   // all that is fed and drafted lies below
   DraftOrder order = DraftOrder::first;
-  Branching branching = Branching::chain;
+  const TreeShape* tree = nullptr;  // device memory: the draft is a tree, `capacity` deep
+  int32_t tree_rows = 0;            // of it that a drafter by rows feeds at most
 };
 
 class Drafter {
@@ -49,9 +44,8 @@ class Drafter {
   // recorded.
   virtual void enqueue_catch_up(int32_t positions) = 0;
 
-  // Whether it can draft candidates for a tree: those for a position do not depend on the token
-  // before.
-  virtual bool can_branch() const { return false; }
+  // Whether it can draft trees, and whose the candidates of these are.
+  virtual Branching branching() const { return Branching::none; }
 
   // One draft of every sequence; may be recorded.
   virtual void enqueue_draft(const DraftRequest& request) = 0;

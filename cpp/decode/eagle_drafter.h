@@ -1,6 +1,7 @@
-// Drafts token by token from hidden states of the target (EAGLE, arXiv 2401.15077): row p of its
-// model is a pair, the features of position p with token p + 1, and gives an estimate of those of
-// p + 1 besides the next token. Behind the committed tokens estimates stand for features.
+// Drafts token by token, or a tree depth by depth, from hidden states of the target (EAGLE, arXiv
+// 2401.15077): row p of its model is a pair, the features of position p with token p + 1, and gives
+// an estimate of those of p + 1 besides the next token. Behind the committed tokens estimates stand
+// for features.
 #pragma once
 
 #include "decode/feature_drafter.h"

@@ -68,11 +68,12 @@ const GeneratorOptions& checked(const GeneratorOptions& options, const Lane& tar
     }
     return options;
   }
-  if (options.tree_nodes > 0 && (options.loop != LoopKind::lockstep || drafter == nullptr ||
-                                 !drafter->can_branch() || options.draft_tokens == 0)) {
+  if (options.tree_nodes > 0 &&
+      (options.loop != LoopKind::lockstep || drafter == nullptr ||
+       drafter->branching() == Branching::none || options.draft_tokens == 0)) {
     fail_argument(
-        "trees of drafts need a parallel drafter and drafts that are verified in turn with it; "
-        "set tree_nodes to 0");
+        "trees of drafts need a drafter with a model, no lookup before it, and drafts that are "
+        "verified in turn with it; set tree_nodes to 0");
   }
   return options;
 }
@@ -249,6 +250,7 @@ int32_t Generator::cached_prefix(std::span<const int32_t> prompt) const {
 bool Generator::reads_beside(Request& request) {
   const int32_t left = request.limit - request.committed - 1;  // behind the prompt's verdict
   if (options_.loop != LoopKind::pearl || drafter_->catch_up_rows() == 0 || left <= 0) return false;
+  if (drafter_->token_shift() > 0) return false;  // it reads what the target has computed
   request.next_draft = draft_length_.choose({.unfed = request.unfed, .left = left});
   return *request.next_draft > 0;
 }
@@ -309,6 +311,9 @@ bool Generator::enqueue_round(Request& request, int32_t left) {
                                        : loop_->enqueue_round(draft_tokens, positions);
   request.in_flight.push_back({done, bounds.commits});
   request.unfed = draft_tokens > 0 ? draft_tokens + 2 : request.unfed + 1;
+  // With a tail behind what was committed, whose features follow later.
+  const bool keeps_tail = options_.loop == LoopKind::pearl && draft_tokens > 0;
+  if (keeps_tail && drafter_->token_shift() > 0) request.unfed += bounds.commits - 1;
   return true;
 }
 
@@ -393,7 +398,8 @@ void Generator::read_entry(Request& request) {
                               .judged = std::min(entry.judged, kept),
                               .accepted = std::min(entry.accepted, kept),
                               .committed = kept,
-                              .seconds = request.read_time - before});
+                              .seconds = request.read_time - before,
+                              .ranks = {entry.ranks, entry.ranks + entry.ranked}});
   }
   if (request.logprobs) {
     append_logprobs(request.completion, target_.sequence(0).logprobs(request.read - 1), kept,

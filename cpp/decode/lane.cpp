@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "decode/state_memory.h"
 
 namespace specrt {
 
@@ -17,13 +18,18 @@ Lane::Lane(Model& model, Stream& stream, std::vector<Sequence*> sequences,
   SPECRT_CHECK(!sequences_.empty() && sequences_.size() <= kMaxSegments, "a step serves 1 to ",
                kMaxSegments, " sequences, not ", sequences_.size());
   const auto more = static_cast<size_t>(backend().prompt_rows() / kMaxStepRows - 1);
-  spans_ = backend().alloc(sizeof(StepSpan) * (sequences_.size() + more));  // zeros: no rows
+  // Zeros: no rows.
+  spans_ = alloc_state(backend(), sizeof(StepSpan) * (sequences_.size() + more));
   for (size_t s = 0; s < sequences_.size(); ++s) {
     caches_.push_back(model_.make_kv());
     features_.push_back(model_.make_features());
   }
-  if (streams_ > 0) streaming_ = backend().alloc(sizeof(StreamingCells) * sequences_.size());
-  if (options.clocking == StepClocking::on) clock_ = backend().alloc_shared(sizeof(StepClock));
+  if (streams_ > 0) {
+    streaming_ = alloc_state(backend(), sizeof(StreamingCells) * sequences_.size());
+  }
+  if (options.clocking == StepClocking::on) {
+    clock_ = alloc_state(backend(), sizeof(StepClock), StateMemory::shared);
+  }
 }
 
 void Lane::enqueue_clock(const StepRows& rows, ClockEdge edge) {
@@ -62,22 +68,37 @@ void Lane::enqueue_step(int32_t capacity, int32_t positions, Head head) {
   enqueue_clocked(step_rows(capacity, positions), head);
 }
 
-void Lane::enqueue_tree_step(int32_t capacity, int32_t positions, const TreeShape* shape) {
+StepRows Lane::tree_rows(int32_t capacity, int32_t positions, const TreeShape* shape) const {
   StepRows rows = step_rows(capacity, positions);
   for (size_t s = 0; s < sequences_.size(); ++s) {
-    const SequenceCells& sequence = sequences_[s]->cells();
-    backend().grow_tree(stream_, {.sequence = sequence, .span = span(s), .shape = shape});
     rows.segments[s].sees = shape->sees;
     rows.segments[s].depth = shape->depth;
-    rows.segments[s].row_tokens = sequence.tree->token;
+    rows.segments[s].row_tokens = sequences_[s]->cells().tree->token;
   }
+  return rows;
+}
+
+void Lane::enqueue_tree_step(int32_t capacity, int32_t positions, const TreeShape* shape) {
+  for (size_t s = 0; s < sequences_.size(); ++s) {
+    backend().grow_tree(stream_,
+                        {.sequence = sequences_[s]->cells(), .span = span(s), .shape = shape});
+  }
+  enqueue_clocked(tree_rows(capacity, positions, shape), Head::all);
+}
+
+void Lane::enqueue_depth_step(int32_t capacity, int32_t positions, const TreeShape* shape,
+                              int32_t depth) {
+  StepRows rows = tree_rows(capacity, positions, shape);
+  for (size_t s = 0; s < sequences_.size(); ++s) rows.segments[s].tree = shape;
+  rows.select = RowSelect::parents;
+  rows.depth = depth;
   enqueue_clocked(rows, Head::all);
 }
 
 // Streams stand for tokens behind those that are fed, so positions of the last layers lie further
 // ahead.
 void Lane::enqueue_streamed_step(const StreamedTree& tree, int32_t positions) {
-  StepRows rows = step_rows(tree.capacity, positions);
+  StepRows rows = tree_rows(tree.capacity, positions, &tree.shape->tree);
   rows.positions += streams_;
   rows.stream_capacity = tree.stream_capacity;
   rows.pruning = tree.pruning;
@@ -87,9 +108,6 @@ void Lane::enqueue_streamed_step(const StreamedTree& tree, int32_t positions) {
                                   .span = span(s),
                                   .shape = &tree.shape->tree,
                                   .candidates = Candidates::streamed});
-    rows.segments[s].sees = tree.shape->tree.sees;
-    rows.segments[s].depth = tree.shape->tree.depth;
-    rows.segments[s].row_tokens = sequence.tree->token;
     rows.segments[s].streams = {.cells = streaming(s), .tree = sequence.tree, .shape = tree.shape};
   }
   enqueue_clocked(rows, Head::all);
@@ -100,7 +118,7 @@ void Lane::enqueue_candidates(size_t s, int32_t first_row) {
                                       .logits = model_.logits(),
                                       .first_row = first_row,
                                       .vocab = model_.vocab(),
-                                      .depths = streams_,
+                                      .lists = streams_,
                                       .scratch = model_.pick_scratch(),
                                       .streams = streaming(s)});
 }

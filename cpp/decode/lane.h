@@ -53,6 +53,11 @@ class Lane {
   // One step over a tree of each sequence, all of one shape in device memory.
   void enqueue_tree_step(int32_t capacity, int32_t positions, const TreeShape* shape);
 
+  // One step of a drafter over those rows of such trees that lie at `depth` and have children. The
+  // rows before them are in the cache.
+  void enqueue_depth_step(int32_t capacity, int32_t positions, const TreeShape* shape,
+                          int32_t depth);
+
   // One step over a tree of each sequence whose rows have streams in the last layers, which have
   // `stream_capacity` rows for each sequence, main rows and streams.
   struct StreamedTree {
@@ -85,6 +90,7 @@ class Lane {
  private:
   Segment segment(size_t s, const StepSpan* span) const;
   StepRows step_rows(int32_t capacity, int32_t positions) const;
+  StepRows tree_rows(int32_t capacity, int32_t positions, const TreeShape* shape) const;
   void enqueue_clocked(const StepRows& rows, Head head);
   std::byte* features(size_t s) const { return features_[s].data(); }
   StreamingCells* streaming(size_t s) const { return streaming_.as<StreamingCells>() + s; }

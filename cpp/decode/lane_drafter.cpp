@@ -14,7 +14,8 @@ void LaneDrafter::begin_draft(const DraftRequest& request, int32_t catch_up_rows
                                               .order = request.order,
                                               .drafting = drafting,
                                               .mask_token = lane_.model().mask_token(),
-                                              .token_shift = lane_.model().token_shift()}});
+                                              .token_shift = lane_.model().token_shift(),
+                                              .heads = draft_heads(lane_.model().plan())}});
   }
 }
 

@@ -23,6 +23,12 @@ class LaneDrafter : public Drafter {
   // tokens that the cache lacks.
   void begin_draft(const DraftRequest& request, int32_t catch_up_rows, Drafting drafting);
 
+  // Tokens that a draft of `capacity` can find unfed: those that a round commits, and the one
+  // behind them. Where features follow the target, also a tail: what was fed of it is not kept.
+  int32_t unfed(int32_t capacity) const {
+    return capacity + 2 + (token_shift() > 0 ? capacity : 0);
+  }
+
   Lane& lane_;
 };
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "decode/state_memory.h"
 
 namespace specrt {
 namespace {
@@ -35,8 +36,10 @@ void Lockstep::upload(const StreamingShape& shape) {
   constexpr size_t kPlaces = kMaxRunAhead + 2;
   Backend& backend = target_.backend();
   if (shape_.data() == nullptr) {
-    shape_ = backend.alloc(sizeof(StreamingShape));
-    staged_ = backend.alloc_shared(sizeof(StreamingShape) * kPlaces);
+    const bool alone = drafter_ == nullptr || &drafter_->backend() == &backend;
+    const size_t bytes = sizeof(StreamingShape);
+    shape_ = alloc_state(backend, bytes, alone ? StateMemory::device : StateMemory::shared);
+    staged_ = alloc_state(backend, sizeof(StreamingShape) * kPlaces, StateMemory::shared);
   }
   if (uploads_ > 0 && std::memcmp(&uploaded_, &shape, sizeof(shape)) == 0) return;
   uploaded_ = shape;
@@ -48,17 +51,22 @@ void Lockstep::upload(const StreamingShape& shape) {
 }
 
 Event Lockstep::enqueue_tree_round(const TreeShape& shape, int32_t positions) {
-  SPECRT_CHECK(drafter_ != nullptr && drafter_->can_branch() && shape.rows >= 2, "a tree of ",
-               shape.rows, " rows without a drafter that branches");
-  launch_draft({.capacity = shape.depth[shape.rows - 1],
+  const Branching branching = drafter_ == nullptr ? Branching::none : drafter_->branching();
+  SPECRT_CHECK(branching != Branching::none && shape.rows >= 2, "a tree of ", shape.rows,
+               " rows without a drafter that branches");
+  StreamingShape round{.tree = shape};
+  round.tree.branching = branching;
+  upload(round);
+  const TreeShape* uploaded = &shape_.as<StreamingShape>()->tree;
+  const int32_t depth = shape.depth[shape.rows - 1];
+  launch_draft({.capacity = depth,
                 .bonus_rows = kBonusRows,
                 .positions = positions,
-                .branching = Branching::tree});
+                .tree = uploaded,
+                .tree_rows = branching == Branching::by_row ? row_class(shape.begin[depth]) : 0});
   join_draft();
-  upload({.tree = shape});
   const Key key{Part::tree, row_class(shape.rows), context_class(positions)};
   launch_target(key, [&] {
-    const TreeShape* uploaded = &shape_.as<StreamingShape>()->tree;
     target_.enqueue_tree_step(key.size, key.positions, uploaded);
     enqueue_judges(key.size, uploaded);
     target_.enqueue_move();
@@ -79,15 +87,15 @@ Event Lockstep::enqueue_streamed_round(const StreamingShape& shape, Pruning prun
   launch_target(key, [&] {
     target_.enqueue_streamed_step({.shape = shape_.as<StreamingShape>(),
                                    .capacity = key.size,
-                                   .stream_capacity = key.stream_rows,
+                                   .stream_capacity = key.more_rows,
                                    .pruning = pruning},
                                   key.positions);
     for (size_t s = 0; s < target_.size(); ++s) {
-      enqueue_judge(s, static_cast<int32_t>(s) * key.stream_rows, target_.kept_shape(s));
+      enqueue_judge(s, static_cast<int32_t>(s) * key.more_rows, target_.kept_shape(s));
     }
     target_.enqueue_move();
     for (size_t s = 0; s < target_.size(); ++s) {
-      target_.enqueue_candidates(s, static_cast<int32_t>(s) * key.stream_rows);
+      target_.enqueue_candidates(s, static_cast<int32_t>(s) * key.more_rows);
     }
   });
   return target_.stream().record();

@@ -100,8 +100,8 @@ void Loop::launch_on_draft_stream(const Key& key, const std::function<void()>& e
 void Loop::launch_draft(const DraftRequest& request) {
   DraftRequest recorded = request;
   recorded.positions = context_class(request.positions);
-  const Part part = request.branching == Branching::tree ? Part::draft_tree : Part::draft;
-  launch_on_draft_stream({part, request.capacity, recorded.positions},
+  const Part part = request.tree == nullptr ? Part::draft : Part::draft_tree;
+  launch_on_draft_stream({part, request.capacity, recorded.positions, request.tree_rows},
                          [&] { drafter_->enqueue_draft(recorded); });
 }
 

@@ -42,8 +42,8 @@ class Loop {
   // or class of row counts, and each class of contexts.
   virtual Event enqueue_round(int32_t draft_tokens, int32_t positions) = 0;
 
-  // One round whose draft is a tree of `shape`, which is as deep as the draft is long. Refused
-  // where drafts cannot branch.
+  // One round whose draft is a tree of `shape`, which is as deep as the draft is long and branches
+  // as the drafter does. Refused where drafts cannot branch.
   virtual Event enqueue_tree_round(const TreeShape& shape, int32_t positions);
 
   // One round whose draft is a tree of what the target's streams proposed, which drafts the next
@@ -72,7 +72,7 @@ class Loop {
     Part part;
     int32_t size = 0;
     int32_t positions = 0;
-    int32_t stream_rows = 0;  // rows of the layers with streams
+    int32_t more_rows = 0;  // of the layers with streams, or of a tree that is drafted by rows
     auto operator<=>(const Key&) const = default;
   };
 

@@ -16,7 +16,7 @@ constexpr int32_t kFewestFed = 8;
 // masks that stood for them leave nothing behind.
 int32_t ParallelDrafter::slack(int32_t capacity) const {
   const int32_t room = catch_up_rows() - (capacity - 1);
-  const int32_t fed = std::min(std::max(kFewestFed, capacity + 2), room);
+  const int32_t fed = std::min(std::max(kFewestFed, unfed(capacity)), room);
   SPECRT_CHECK(fed >= capacity + 1, "a step of ", catch_up_rows(), " rows cannot draft ", capacity,
                " tokens at once; at most ", catch_up_rows() / 2, " are possible");
   return fed;
@@ -37,13 +37,13 @@ void ParallelDrafter::enqueue_picks(size_t s, int32_t first_row, const DraftRequ
   logits.cols = vocab_;
   PickScratch scratch = lane_.model().pick_scratch();
   if (vocab_ != lane_.model().vocab()) scratch.best = nullptr;  // the mask may be the best
-  if (request.branching == Branching::tree) {
+  if (request.tree != nullptr) {
     backend().pick_candidates(stream(), {.sequence = lane_.sequence(s).cells(),
                                          .span = lane_.span(s),
                                          .logits = logits,
                                          .first_row = first_row,
                                          .vocab = vocab_,
-                                         .depths = request.capacity,
+                                         .lists = request.capacity,
                                          .scratch = scratch});
     return;
   }

@@ -12,7 +12,7 @@ class ParallelDrafter : public LaneDrafter {
   ParallelDrafter(Lane& lane, int32_t vocab) : LaneDrafter(lane), vocab_(vocab) {}
 
   int32_t slack(int32_t capacity) const override;
-  bool can_branch() const override { return true; }
+  Branching branching() const override { return Branching::by_depth; }
   void enqueue_draft(const DraftRequest& request) override;
 
  private:

@@ -81,10 +81,6 @@ size_t probability_bytes(const JudgeOptions& judge) {
   return counter.used();
 }
 
-Buffer alloc_in(CellMemory memory, Backend& backend, size_t bytes) {
-  return memory == CellMemory::shared ? backend.alloc_shared(bytes) : backend.alloc(bytes);
-}
-
 void check_penalty(const char* name, float value) {
   if (!(value >= -2.0f && value <= 2.0f)) {
     fail_argument(name, " must be in [-2, 2], not ", value);
@@ -147,16 +143,16 @@ void check_length(size_t prompt_tokens, int32_t context) {
 }
 
 Sequence::Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge,
-                   CellMemory memory)
+                   StateMemory memory)
     : backend_(backend),
       memory_(memory),
       context_(context),
-      state_(alloc_in(memory, backend, state_bytes(context))),
-      staged_(backend.alloc_shared(state_bytes(context))),
-      log_(backend.alloc_shared(log_bytes(log_slots))),
+      state_(alloc_state(backend, state_bytes(context), memory)),
+      staged_(alloc_state(backend, state_bytes(context), StateMemory::shared)),
+      log_(alloc_state(backend, log_bytes(log_slots), StateMemory::shared)),
       rule_(judge.rule),
-      probabilities_(alloc_in(memory, backend, probability_bytes(judge))),
-      tree_(alloc_in(memory, backend, sizeof(TreeCells))) {
+      probabilities_(alloc_state(backend, probability_bytes(judge), memory)),
+      tree_(alloc_state(backend, sizeof(TreeCells), memory)) {
   Carver on_device(state_.data(), Carver::Memory::zeroed), on_host(staged_.data()),
       log(log_.data()), probabilities(probabilities_.data(), Carver::Memory::zeroed);
   carve_state(on_device, context, cells_);
@@ -182,7 +178,7 @@ void Sequence::begin(Stream& stream, const Start& start, const SamplingParams& p
   set_options(length, params);
   const auto* end = reinterpret_cast<const std::byte*>(host_.tok + length);
   const auto bytes = static_cast<size_t>(end - staged_.data());
-  if (memory_ == CellMemory::shared) {  // `stream` may be another backend's
+  if (memory_ == StateMemory::shared) {  // `stream` may be another backend's
     std::memcpy(state_.data(), staged_.data(), bytes);
     return;
   }
@@ -200,7 +196,7 @@ void Sequence::reset(const Start& start) {
   s.appended = 0;
   s.draft_kv = start.draft_kv;
   s.draft_end = start.draft_kv;
-  s.snap_begin = length;
+  s.snap_begin = length - start.masks;
   s.snap_count = start.masks + 1;  // the rows of the masks and the one before
   s.limit = limit_;
   s.stop = Stop::running;

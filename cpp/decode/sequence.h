@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "decode/state_memory.h"
 #include "device/backend.h"
 #include "specrt/types.h"
 
@@ -24,17 +25,11 @@ struct JudgeOptions {
   int32_t vocab = 0;
 };
 
-// Where the cells and tokens of a sequence lie.
-enum class CellMemory {
-  device,  // of the one backend that reads them
-  shared,  // where the host and another backend read them too
-};
-
 class Sequence {
  public:
   // `context` is the largest length, `log_slots` must exceed the number of rounds in flight.
   Sequence(Backend& backend, int32_t context, uint32_t log_slots, const JudgeOptions& judge = {},
-           CellMemory memory = CellMemory::device);
+           StateMemory memory = StateMemory::device);
 
   // Bytes that one takes.
   static size_t bytes(int32_t context, uint32_t log_slots, const JudgeOptions& judge);
@@ -69,7 +64,7 @@ class Sequence {
   void set_options(int32_t length, const SamplingParams& params);
 
   Backend& backend_;
-  CellMemory memory_;
+  StateMemory memory_;
   int32_t context_;
   int32_t limit_ = 0;
   uint64_t begun_ = 0;

@@ -20,11 +20,22 @@ TreePlanner::TreePlanner(StepCosts costs, const TreeLimits& limits)
   check_curve(costs_.draft);
 }
 
-// The draft feeds the tokens of the round before, and masks for all but its last depth.
-double TreePlanner::round_ms(int32_t rows, int32_t depth, double tokens) const {
-  const double target = step_ms(costs_.target, rows);
-  if (costs_.draft.empty()) return target;
-  return target + step_ms(costs_.draft, static_cast<int32_t>(std::lround(tokens)) + depth - 1);
+double TreePlanner::round_ms(int32_t rows, std::span<const int32_t> parents, double tokens) const {
+  return step_ms(costs_.target, rows) + draft_ms(parents, tokens);
+}
+
+// The draft feeds the tokens of the round before, the last of which is row 0, and then masks for
+// all but its last depth, or depth by depth the rows that have children, `parents` of each.
+double TreePlanner::draft_ms(std::span<const int32_t> parents, double tokens) const {
+  if (costs_.draft.empty()) return 0;
+  const auto fed = static_cast<int32_t>(std::lround(tokens));
+  const std::span<const int32_t> behind = parents.subspan(1);
+  if (costs_.drafts_at_once) {
+    return step_ms(costs_.draft, fed + static_cast<int32_t>(behind.size()));
+  }
+  double ms = step_ms(costs_.draft, fed);
+  for (const int32_t rows : behind) ms += step_ms(costs_.draft, rows);
+  return ms;
 }
 
 TreeShape TreePlanner::plan() const {
@@ -32,11 +43,17 @@ TreeShape TreePlanner::plan() const {
   if (costs_.target.empty()) return shape_of(nodes);
   size_t best = 2;
   double most = 0, tokens = 1;
-  int32_t depth = 0;
+  std::vector<int32_t> parents;  // of each depth but the last
+  std::vector<bool> is_parent(nodes.size(), false);
   for (size_t rows = 2; rows <= nodes.size(); ++rows) {
-    tokens += nodes[rows - 1].chance;
-    depth = std::max(depth, nodes[rows - 1].depth);
-    const double ms = round_ms(static_cast<int32_t>(rows), depth, tokens);
+    const DraftNode& node = nodes[rows - 1];
+    const auto parent = static_cast<size_t>(node.parent),
+               above = static_cast<size_t>(node.depth - 1);
+    tokens += node.chance;
+    if (above == parents.size()) parents.push_back(0);
+    if (!is_parent[parent]) ++parents[above];
+    is_parent[parent] = true;
+    const double ms = round_ms(static_cast<int32_t>(rows), parents, tokens);
     if (tokens / ms <= most) continue;
     most = tokens / ms;
     best = rows;
@@ -60,7 +77,8 @@ double TreePlanner::expected_tokens(const TreeShape& shape) const {
 double TreePlanner::ms_per_token(const TreeShape& shape) const {
   if (costs_.target.empty()) return 0;
   const double tokens = expected_tokens(shape);
-  return round_ms(shape.rows, shape.depth[shape.rows - 1], tokens) / tokens;
+  const auto depth = static_cast<size_t>(shape.depth[shape.rows - 1]);
+  return round_ms(shape.rows, std::span(shape.parents).first(depth), tokens) / tokens;
 }
 
 }  // namespace specrt

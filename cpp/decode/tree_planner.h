@@ -26,7 +26,8 @@ class TreePlanner {
   double ms_per_token(const TreeShape& shape) const;
 
  private:
-  double round_ms(int32_t rows, int32_t depth, double tokens) const;
+  double round_ms(int32_t rows, std::span<const int32_t> parents, double tokens) const;
+  double draft_ms(std::span<const int32_t> parents, double tokens) const;
 
   StepCosts costs_;
   TreeLimits limits_;

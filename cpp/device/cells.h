@@ -14,7 +14,7 @@ inline constexpr int32_t kMaxEos = 16;
 inline constexpr int32_t kMaxLogitBias = 1024;
 inline constexpr int32_t kMaxLogprobs = 20;
 inline constexpr int32_t kMaxTreeDepth = 16;  // of a tree of drafts (device/tree.h)
-inline constexpr int32_t kTreeWidth = 8;      // candidates for each depth of a tree
+inline constexpr int32_t kTreeWidth = 8;      // candidates for a token of a tree
 
 #ifdef SPECRT_TRACE_CELLS
 enum class CellAccess { read, write };

@@ -234,8 +234,11 @@ void check(const PickDraftArgs& args) {
 
 void check(const PickCandidatesArgs& args) {
   check_logits("pick_candidates", args.logits, args.vocab, args.first_row);
-  SPECRT_CHECK(args.depths >= 1 && args.depths <= kMaxTreeDepth, "pick_candidates: ", args.depths,
-               " depths of at most ", kMaxTreeDepth);
+  const int32_t most = args.tree == nullptr ? kMaxTreeDepth : kMaxStepRows;
+  SPECRT_CHECK(args.lists >= 1 && args.lists <= most, "pick_candidates: ", args.lists,
+               " lists of at most ", most);
+  SPECRT_CHECK(args.depth >= 0 && args.depth < kMaxTreeDepth, "pick_candidates: behind depth ",
+               args.depth, ", there are ", kMaxTreeDepth);
 }
 
 void check(const JudgeArgs& args) {

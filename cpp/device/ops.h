@@ -4,125 +4,17 @@
 // when the op runs, and rows beyond that compute nothing and write nothing.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 
 #include "base/view.h"
 #include "device/cells.h"
-#include "device/rules.h"
-#include "device/streaming.h"
-#include "device/tree.h"
+#include "device/step_rows.h"
 
 namespace specrt {
 
-inline constexpr int32_t kMaxSegments = 8;
-inline constexpr int32_t kMaxPromptRows = 4 * kMaxStepRows;  // of Backend::prompt_rows()
 inline constexpr int32_t kMaxHeadDim = 512;
 inline constexpr int32_t kKvBlock = 16;  // cached positions that lie together in a key block
-
-// The streams that a segment has in the last layers; without cells: none.
-struct SegmentStreams {
-  StreamingCells* cells = nullptr;
-  TreeCells* tree = nullptr;              // of the same sequence
-  const StreamingShape* shape = nullptr;  // of a tree; null: the last piece of a prompt
-};
-
-// The rows that one sequence has in a step.
-struct Segment {
-  const StepSpan* span = nullptr;
-  const Cell<int32_t>* tok = nullptr;  // row i feeds tok[base + depth]
-  std::byte* kv = nullptr;             // this sequence's cache of the model, all layers
-  // The target's hidden states of this sequence, FeatureRows; null: none are kept.
-  std::byte* features = nullptr;
-  int32_t ahead = 1;  // places from a row to the token that it predicts; 2: rows are pairs
-  // How its tokens are chosen, for a head that prepares the choice, and what is committed, for ops
-  // on features; null: the step has neither.
-  const Cells* cells = nullptr;
-  // Trees: row i sees the new rows whose bit is set in sees[i] (itself included, parents first) and
-  // stands at position base + depth[i], but always in KV slot base + i. Null for a chain.
-  const uint64_t* sees = nullptr;  // (capacity,)
-  const int32_t* depth = nullptr;  // (capacity,)
-  // Token of each row; null: tok, by position.
-  const Cell<int32_t>* row_tokens = nullptr;  // (capacity,)
-  SegmentStreams streams{};
-};
-
-enum class RowSelect : int32_t {
-  all,
-  last,     // only the last existing row of every segment, with its streams
-  drafts,   // only those of a draft made at once, the last snap_count ones; segments have cells
-  draft,    // of these only the one that drafts token `StepRows::draft`
-  streams,  // only streams
-};
-
-// What a step with streams does between the layers without and those with them.
-enum class Pruning : int32_t {
-  off,     // as many rows of the tree go on as may
-  scored,  // those go on that the layers so far hold for likeliest
-};
-
-// Row i of segment s is row s * capacity + i of every activation. A long piece of a prompt is
-// several segments of one sequence, each of which sees the positions before it in the cache.
-struct StepRows {
-  std::array<Segment, kMaxSegments> segments{};
-  int32_t segment_count = 0;
-  // Rows recorded per segment, at most kMaxStepRows; those of a prompt at most
-  // Backend::prompt_rows() in all segments, others kMaxStepRows.
-  int32_t capacity = 0;
-  RowSelect select = RowSelect::all;
-  int32_t draft = 0;  // of RowSelect::draft, from 0
-  // Every position of the step lies below it, so that work over the cache can be sized before the
-  // cells are known.
-  int32_t positions = 0;
-  // Of a step in which segments have streams: rows per segment in the layers that have them.
-  int32_t stream_capacity = 0;
-  Pruning pruning = Pruning::off;
-};
-
-// The same step in the layers that have streams. Segments without streams keep their rows.
-inline StepRows with_streams(const StepRows& step) {
-  StepRows rows = step;
-  if (step.stream_capacity > 0) rows.capacity = step.stream_capacity;
-  for (Segment& segment : rows.segments) {
-    StreamingCells* cells = segment.streams.cells;
-    if (cells == nullptr) continue;
-    segment.span = &cells->span;
-    segment.sees = cells->shape.sees;
-    segment.depth = cells->shape.depth;
-    segment.row_tokens = nullptr;
-  }
-  return rows;
-}
-
-// The existing rows of segment s as [begin, end) within the segment.
-struct RowRange {
-  int32_t begin;
-  int32_t end;
-};
-
-SPECRT_HD inline RowRange rows_of(const StepRows& step, int32_t s) {
-  const Segment& segment = step.segments.data()[s];
-  const int32_t rows = min_i32(segment.span->rows, step.capacity);
-  if (rows <= 0) return {0, 0};
-  const StreamingCells* streams = segment.streams.cells;
-  switch (step.select) {
-    case RowSelect::all:
-      return {0, rows};
-    case RowSelect::last:
-      return {streams == nullptr ? rows - 1 : max_i32(0, streams->kept - 1), rows};
-    case RowSelect::drafts:
-      return {max_i32(0, rows - segment.cells->snap_count), rows};
-    case RowSelect::draft: {
-      const int32_t first = max_i32(0, rows - segment.cells->snap_count);
-      const int32_t row = min_i32(rows, first + step.draft);
-      return {row, min_i32(rows, row + 1)};
-    }
-    case RowSelect::streams:
-      return {streams == nullptr ? rows : min_i32(streams->kept, rows), rows};
-  }
-  return {0, 0};
-}
 
 // One layer's part of a sequence's KV cache.
 // Keys:   CPU: [g][slot / kKvBlock][block], a block being 16 slots x e in the panels16 layout
@@ -291,8 +183,7 @@ struct KeepFeaturesArgs {
 enum class MissingFeatures : int32_t {
   mask = 0,       // a learned vector
   last = 1,       // those of the last position that has any
-  estimate = 2,   // what a drafter has kept in its slot
-  estimates = 3,  // the same; rows that have features are left as they are
+  estimates = 2,  // what a drafter has kept for the row (estimate_slot); others stay as they are
 };
 
 // out[i,:] = columns [first, first + d) of the features at the position of row i, or what stands
@@ -364,7 +255,7 @@ struct MoveFeaturesArgs {
   const Cell<int32_t>* count = nullptr;  // as in MoveKvArgs
 };
 
-// Copies host memory to the device; `host` stays as it is until the stream has done it.
+// Copies host memory to the device or to shared memory; `host` stays as it is until that is done.
 struct CopyToDeviceArgs {
   std::byte* device = nullptr;
   const std::byte* host = nullptr;
@@ -436,19 +327,23 @@ struct PickDraftArgs {
   PickScratch scratch{};
 };
 
-// Chooses the candidates of every depth of a tree from the rows of a draft made at once: first what
-// pick_draft would choose, then the likeliest other tokens in the order of the noise. Which they
-// are is the backend's affair. With streams, behind the verdict: from those of the last committed
-// row, for the next round.
+// Chooses candidates for a tree: first what pick_draft would choose, then the likeliest other
+// tokens in the order of the noise. Which they are is the backend's affair. From the rows of a
+// draft made at once: those of every depth. With streams, behind the verdict: from those of the
+// last committed row, for the next round. With a tree: those behind its rows of depth `depth`, row
+// 0 being the last one of the first step; that also plans the steps behind it.
 struct PickCandidatesArgs {
   SequenceCells sequence;
-  const StepSpan* span = nullptr;
+  StepSpan* span = nullptr;
   RowsView logits;  // (n, v) f32; the segment's rows start at first_row
   int32_t first_row = 0;
   int32_t vocab = 0;
-  int32_t depths = 0;  // at most; how many were drafted says the cell
+  int32_t lists = 0;  // at most; how many there are say the cells
   PickScratch scratch{};
   const StreamingCells* streams = nullptr;
+  const TreeShape* tree = nullptr;
+  int32_t depth = 0;
+  int32_t token_shift = 0;  // as in DraftPlan
 };
 
 // Plans the step of the target over a tree (grow_tree).

@@ -30,6 +30,7 @@ enum class DraftOrder : int32_t {
 enum class Drafting : int32_t {
   one_by_one,  // a step for each
   at_once,     // one step, in which a mask stands for each token that is not there yet
+  by_depth,    // of a tree: a step for all tokens of a depth
 };
 
 // What the host fixes for a draft of a model.
@@ -42,15 +43,22 @@ struct DraftPlan {
   Drafting drafting = Drafting::one_by_one;
   int32_t mask_token = 0;   // of drafts made at once
   int32_t token_shift = 0;  // 1: the rows are pairs; position p reads feature p and token p + 1
+  int32_t heads = 0;        // each drafts one of the tokens behind the committed ones; 0: none
 };
 
 // Whether the target has left its hidden states of `position`: those of all that is committed but
-// the last token. A pair without them takes the mask feature.
+// the last token. What a pair without them takes says MissingFeatures.
 SPECRT_HD inline bool has_features(const Cells& s, int32_t position) {
   return position < s.committed - 1;
 }
 
 SPECRT_HD inline int32_t last_with_features(const Cells& s) { return s.committed - 2; }
+
+// Where a drafter's KV cache may end of the rows below `end` that were fed: pairs that stand behind
+// the target's features are fed again when it has computed them.
+SPECRT_HD inline int32_t settled_end(const Cells& s, int32_t end, int32_t token_shift) {
+  return token_shift > 0 ? min_i32(end, s.committed - token_shift) : end;
+}
 
 // What the host fixes for an n-gram lookup.
 struct NgramPlan {
@@ -110,7 +118,8 @@ SPECRT_HD inline void note_sure_drafts(const SequenceCells& sequence) {
 SPECRT_HD inline void begin_catch_up(Cells& s, StepSpan& span, int32_t rows, int32_t window,
                                      int32_t token_shift) {
   const int32_t kv = s.draft_kv;
-  const int32_t end = min_i32(s.committed - 2 + s.tail - token_shift, window);
+  const int32_t unsettled = min_i32(s.committed - 2 + s.tail - token_shift, window);
+  const int32_t end = settled_end(s, unsettled, token_shift);
   const int32_t fed = running(s) ? max_i32(0, min_i32(rows, end - kv)) : 0;
   span.base = kv;
   span.rows = fed;
@@ -128,7 +137,7 @@ SPECRT_HD inline void place_masks(Cells& s, Cell<int32_t>* tok, StepSpan& span,
   if (count == 0) return;
   for (int32_t i = 0; i < count - 1; ++i) tok[begin + i] = plan.mask_token;
   span.rows = span.rows + count - 1;
-  s.draft_end = begin - plan.token_shift;
+  s.draft_end = settled_end(s, begin - plan.token_shift, plan.token_shift);
 }
 
 // First draft op: decides c, plans the drafter's KV length, and gives the span of the first step.
@@ -146,18 +155,20 @@ SPECRT_HD inline void begin_draft(Cells& s, Cell<int32_t>* tok, StepSpan& span,
   span.base = kv;
   if (plan.order == DraftOrder::after_ngram && s.drafted > 0) {
     span.rows = max_i32(0, min_i32(min_i32(need, plan.catch_up_rows), plan.window - kv));
-    s.draft_end = kv + span.rows;
+    s.draft_end = settled_end(s, kv + span.rows, plan.token_shift);
     return;
   }
   int32_t count =
       min_i32(plan.capacity, min_i32(s.limit - end - plan.bonus_rows, plan.window - rows_end + 1));
+  if (plan.heads > 0) count = min_i32(count, plan.heads - (s.tail - 1));
   count = may_draft(s) ? max_i32(count, 0) : 0;
   const int32_t fed = count > 0 ? min_i32(need, plan.catch_up_rows) : 0;
   if (fed < need) count = 0;
   s.drafted = count;
-  // Of pairs whose features were estimates the KV cache keeps nothing.
-  const int32_t kept = plan.token_shift > 0 ? 0 : count - 1;
-  s.draft_end = count > 0 ? rows_end + kept : kv + fed;
+  // Of a tree, and of pairs whose features were estimates, the KV cache keeps nothing.
+  const bool drops = plan.token_shift > 0 || plan.drafting == Drafting::by_depth;
+  const int32_t kept = drops ? 0 : count - 1;
+  s.draft_end = settled_end(s, count > 0 ? rows_end + kept : kv + fed, plan.token_shift);
   s.snap_begin = end;
   s.snap_count = count;
   span.rows = fed;

@@ -1,38 +1,74 @@
 // A tree of drafted tokens, verified in one step: several candidates for a position, each of which
 // may have several behind it. Where the drafter's scores at a depth do not depend on the token
 // before, the tree is a set of paths of ranks (Medusa, arXiv 2401.10774): a node carries the
-// rank-th best candidate of its depth. The committed token that is not yet fed is row 0.
+// rank-th best candidate of its depth. Else it is drafted depth by depth, and a node carries the
+// rank-th best candidate behind its parent (EAGLE, arXiv 2401.15077). The committed token that is
+// not yet fed is row 0.
 #pragma once
 
 #include "device/rules.h"
 
 namespace specrt {
 
+// What the candidates for a place depend on.
+enum class Branching : int32_t {
+  none,      // there is one for each, drafts are chains
+  by_depth,  // its depth alone
+  by_row,    // the tokens before it; each row with children has candidates of its own
+};
+
 // Rows of a tree, those of a depth together, so that a tree that is cut at a depth is its first
-// rows. Device memory that the host writes between rounds; its tokens follow from candidates.
+// rows; of a depth, those with children come first. Device memory that the host writes between
+// rounds; its tokens follow from candidates.
 struct TreeShape {
   int32_t rows = 1;
-  int32_t parent[kMaxStepRows] = {};  // row; of row 0 itself
-  int32_t depth[kMaxStepRows] = {};   // tokens behind row 0
-  int32_t rank[kMaxStepRows] = {};    // among the candidates of its depth, from 0
-  uint64_t sees[kMaxStepRows] = {1};  // the path to the row, as in Segment
+  Branching branching = Branching::by_depth;
+  int32_t parent[kMaxStepRows] = {};        // row; of row 0 itself
+  int32_t depth[kMaxStepRows] = {};         // tokens behind row 0
+  int32_t rank[kMaxStepRows] = {};          // among the candidates behind its parent, from 0
+  uint64_t sees[kMaxStepRows] = {1};        // the path to the row, as in Segment
+  int32_t begin[kMaxTreeDepth + 2] = {};    // first row of each depth; behind the last: rows
+  int32_t parents[kMaxTreeDepth + 1] = {};  // rows of each depth that have children
 };
+
+// Which of the lists of candidates has those behind a row; -1: none.
+SPECRT_HD inline int32_t list_behind(const TreeShape& shape, int32_t row) {
+  const int32_t depth = shape.depth[row];
+  if (shape.branching != Branching::by_row) return depth;
+  return row - shape.begin[depth] < shape.parents[depth] ? row : -1;
+}
 
 // A sequence's tree of this round, in device memory.
 struct TreeCells {
-  Cell<int32_t> candidate[kMaxTreeDepth][kTreeWidth];  // best first, for depth 1 + index
-  Cell<int32_t> levels;                                // depths that have candidates
-  Cell<int32_t> token[kMaxStepRows];                   // of each row
+  Cell<int32_t> candidate[kMaxStepRows][kTreeWidth];  // best first; lists as in list_behind
+  Cell<int32_t> levels;                               // depths that have candidates
+  Cell<int32_t> token[kMaxStepRows];                  // of each row
   Cell<int32_t> path[kMaxStepRows];  // rows whose tokens are committed, row 0 first; by walk_tree
   Cell<int32_t> path_length;
 };
 
-// Puts the candidates of a depth into the tree. Those of other depths may be chosen at the same
-// time, so none reads tokens from E on. The best of a drafter's also go to where masks stood among
-// the tokens.
-SPECRT_HD inline void keep_candidates(TreeCells& tree, int32_t depth,
+// Puts a list of candidates into the tree. Others may be chosen at the same time, so none reads
+// tokens from E on. The best of masks also go to where these stood among the tokens.
+SPECRT_HD inline void keep_candidates(TreeCells& tree, int32_t list,
                                       const int32_t (&best)[kTreeWidth]) {
-  for (int32_t rank = 0; rank < kTreeWidth; ++rank) tree.candidate[depth][rank] = best[rank];
+  for (int32_t rank = 0; rank < kTreeWidth; ++rank) tree.candidate[list][rank] = best[rank];
+}
+
+// Gives the children of a row, which the drafter feeds next, their tokens.
+SPECRT_HD inline void place_children(TreeCells& tree, const TreeShape& shape, int32_t row) {
+  const int32_t depth = shape.depth[row], end = shape.begin[depth + 2];
+  for (int32_t child = shape.begin[depth + 1]; child < end; ++child) {
+    if (shape.parent[child] != row) continue;
+    tree.token[child] = static_cast<int32_t>(tree.candidate[row][shape.rank[child]]);
+  }
+}
+
+// Behind the first step of a draft made depth by depth, which fed row 0 last: the span of the steps
+// that feed the rows with children, each those of a depth.
+SPECRT_HD inline void begin_depths(const Cells& s, const TreeShape& shape, StepSpan& span,
+                                   int32_t token_shift) {
+  span.base = draft_position(s, 0) - 1 - token_shift;
+  span.rows = drafts(s, 1) ? shape.begin[min_i32(s.snap_count, kMaxTreeDepth)] : 0;
 }
 
 // Whose the candidates of a tree are.
@@ -54,8 +90,8 @@ SPECRT_HD inline void grow_tree(Cells& s, const Cell<int32_t>* tok, TreeCells& t
   tree.token[0] = static_cast<int32_t>(tok[s.committed - 1]);
   int32_t rows = 1;
   for (; rows < shape.rows && shape.depth[rows] <= levels; ++rows) {
-    tree.token[rows] =
-        static_cast<int32_t>(tree.candidate[shape.depth[rows] - 1][shape.rank[rows]]);
+    const int32_t list = list_behind(shape, shape.parent[rows]);
+    tree.token[rows] = static_cast<int32_t>(tree.candidate[list][shape.rank[rows]]);
   }
   s.appended = rows - 1;
   s.drafted = 0;
@@ -71,10 +107,10 @@ SPECRT_HD inline int32_t find_child(const TreeCells& tree, const TreeShape& shap
   return -1;
 }
 
-// Rank of a token among the candidates of a depth (from 0); kTreeWidth: none of them.
-SPECRT_HD inline int32_t rank_of(const TreeCells& tree, int32_t depth, int32_t token) {
+// Rank of a token among the candidates of a list (from 0); kTreeWidth: none of them.
+SPECRT_HD inline int32_t rank_of(const TreeCells& tree, int32_t list, int32_t token) {
   int32_t rank = 0;
-  while (rank < kTreeWidth && tree.candidate[depth][rank] != token) ++rank;
+  while (rank < kTreeWidth && tree.candidate[list][rank] != token) ++rank;
   return rank;
 }
 
@@ -97,7 +133,8 @@ SPECRT_HD inline Verdict walk_tree(const Cells& s, Cell<int32_t>* tok, TreeCells
     const int32_t position = committed + v.count;
     const int32_t y = pick(row, position);
     const int32_t child = find_child(tree, shape, rows, row, y);
-    if (v.count < levels) v.ranks[v.ranked++] = rank_of(tree, v.count, y);
+    const int32_t list = list_behind(shape, row);
+    if (v.count < levels && list >= 0) v.ranks[v.ranked++] = rank_of(tree, list, y);
     v.judged += v.count < deepest ? 1 : 0;
     v.accepted += child >= 0 ? 1 : 0;
     v.tokens[v.count++] = y;

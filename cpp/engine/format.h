@@ -14,7 +14,7 @@
 namespace specrt::format {
 
 inline constexpr char kMagic[8] = {'S', 'P', 'E', 'C', 'R', 'T', '\x1a', '\n'};
-inline constexpr uint32_t kFormatVersion = 5;
+inline constexpr uint32_t kFormatVersion = 6;
 inline constexpr uint32_t kCpuLayoutVersion = 1;   // packing of the x86 engines (view.h, panels16)
 inline constexpr uint32_t kCudaLayoutVersion = 1;  // packing of CUDA engines (view.h, tiles16x32)
 inline constexpr uint32_t kBackendCpu = 0;

@@ -174,7 +174,8 @@ void init_types(nb::module_& module) {
       .def_ro("judged", &RoundRecord::judged)
       .def_ro("accepted", &RoundRecord::accepted)
       .def_ro("committed", &RoundRecord::committed)
-      .def_ro("seconds", &RoundRecord::seconds);
+      .def_ro("seconds", &RoundRecord::seconds)
+      .def_ro("ranks", &RoundRecord::ranks);
   nb::class_<StepRecord>(module, "StepRecord")
       .def_ro("role", &StepRecord::role)
       .def_ro("begin", &StepRecord::begin)

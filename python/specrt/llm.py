@@ -44,7 +44,7 @@ class LLM:
             "parallel-eagle" with one that reads hidden states of the target besides (P-EAGLE),
             "parallel-medusa" with one that reads its last hidden states alone, and "medusa" with a
             head for each token; "eagle" drafts token by token from those states and estimates of
-            them.
+            them. All of these overlap as "pearl:" and their name.
             "streaming" drafts with the target itself, whose step verifies a draft and makes the
             next (Speculative Streaming). The output is the same with each.
         num_speculative_tokens: tokens drafted in every round, 1 to 63, or up to the streams of a
@@ -52,10 +52,11 @@ class LLM:
             bundle's step times and by how the last drafts held, down to none.
         speculative_config: the two arguments above as vLLM spells them, for example
             {"method": "draft_model", "num_speculative_tokens": 4}.
-        tree_nodes: methods that draft all tokens in one step may draft trees of at most so many
-            tokens, 0 to 63, each path of at most num_speculative_tokens, and verify them in one
-            step; 0 drafts chains. None leaves it to the costs where num_speculative_tokens is None
-            as well. For the rule "exact".
+        tree_nodes: methods that draft in turns with the target, without a lookup, may draft trees
+            of at most so many tokens, 0 to 63, each path of at most num_speculative_tokens, and
+            verify them in one step; 0 drafts chains. None leaves it to the costs where
+            num_speculative_tokens is None as well; "speculative" then drafts chains. For the rule
+            "exact".
         kept_nodes: of a tree under "streaming", the row of the committed token included, that the
             layers with streams get at most, 0 to 63; the others are pruned before by an early
             exit. 0 and None: as many as fit, or as the costs say.
@@ -123,7 +124,7 @@ class LLM:
             options.drafter = str(self.bundle.drafters[choice.drafter])
         options.prompt_lookup_min, options.prompt_lookup_max = choice.lookup or (0, 0)
         options.num_speculative_tokens = choice.num_speculative_tokens
-        options.tree_nodes = _tree_nodes(tree_nodes, choice, rule)
+        options.tree_nodes = self._tree_nodes = _tree_nodes(tree_nodes, choice, rule)
         options.streaming = choice.method == STREAMING
         options.kept_nodes = _kept_nodes(kept_nodes, choice)
         options.trace_steps = trace_steps
@@ -154,6 +155,11 @@ class LLM:
     def num_speculative_tokens(self) -> int:
         """Tokens drafted in a round at most; 0 for autoregressive decoding."""
         return self._choice.num_speculative_tokens
+
+    @property
+    def tree_nodes(self) -> int:
+        """Tokens of a tree at most; 0: drafts are chains."""
+        return self._tree_nodes
 
     @property
     def drafter(self) -> str | None:
@@ -328,14 +334,15 @@ def _phases(name: str, choice: MethodChoice) -> _core.PearlPhases:
 def _tree_nodes(tree_nodes: int | None, choice: MethodChoice, rule: str) -> int:
     """Tokens of a tree at most; 0: drafts are chains. Raises ValueError."""
     if tree_nodes is None:
-        return MOST_TREE_NODES if choice.lengths == "adaptive" and choice.trees(rule) else 0
+        follows = choice.lengths == "adaptive" and choice.prefers_trees
+        return MOST_TREE_NODES if follows and choice.trees(rule) else 0
     if isinstance(tree_nodes, bool) or not isinstance(tree_nodes, int):
         raise ValueError(f"tree_nodes must be an integer, not {tree_nodes!r}")
     if not 0 <= tree_nodes <= MOST_TREE_NODES:
         raise ValueError(f"tree_nodes must be in [0, {MOST_TREE_NODES}], not {tree_nodes}")
     if tree_nodes > 0 and not choice.trees(rule):
         raise ValueError(
-            'only "parallel" and "streaming" under the rule "exact" draft trees, not '
+            'trees are drafted under the rule "exact", in turns and without a lookup, not by '
             f"{choice.method!r} under {rule!r}"
         )
     return tree_nodes

@@ -25,6 +25,10 @@ METHODS = (
     f"{_PEARL}:ngram",
     f"{_PEARL}:ngram+speculative",
     f"{_PEARL}:parallel",
+    f"{_PEARL}:parallel-eagle",
+    f"{_PEARL}:parallel-medusa",
+    f"{_PEARL}:medusa",
+    f"{_PEARL}:eagle",
 )
 
 RULES = ("exact", "rejection", "block")  # how drafted tokens are judged
@@ -69,10 +73,11 @@ _MISSING = {
     "eagle": "EAGLE drafter",
 }
 
+DRAFTERS = tuple(_OPTION_OF)
 # Engines that make all tokens of a draft in one step.
 AT_ONCE = ("parallel", "parallel-eagle", "parallel-medusa", "medusa")
-# Engines that read hidden states of tokens that the target has verified.
-_OF_FEATURES = (*AT_ONCE[1:], "eagle")
+# Methods whose drafter takes a step for each token of a chain, or each depth of a tree.
+BY_DEPTH = ("speculative", "eagle")
 
 # Drafting with a lookup takes no time that could be hidden behind a step.
 _NEVER_FASTEST = (f"{_PEARL}:ngram", f"{_PEARL}:ngram+speculative")
@@ -117,8 +122,13 @@ class MethodChoice:
         return drafter_of(self.method)
 
     def trees(self, rule: str) -> bool:
-        """Whether drafts can be trees: candidates for all positions come from one step."""
-        return self.method in (*AT_ONCE, STREAMING) and rule == "exact"
+        """Whether drafts can be trees."""
+        return self.method in (*AT_ONCE, *BY_DEPTH, STREAMING) and rule == "exact"
+
+    @property
+    def prefers_trees(self) -> bool:
+        """Whether drafts are trees where nothing else is asked for."""
+        return self.trees("exact") and self.method != "speculative"
 
     @property
     def overlaps(self) -> bool:
@@ -173,7 +183,7 @@ def choose_method(
         )
     if name == STREAMING:
         return _streaming(bundle, tokens)
-    heads = bundle.heads.get(name)
+    heads = None if drafter is None else bundle.heads.get(drafter)
     if heads is not None and tokens is not None and tokens > heads:
         raise ValueError(
             f"num_speculative_tokens {tokens} is more than the {heads} heads of {bundle.path}; "
@@ -254,12 +264,6 @@ def _request(
     elif num_speculative_tokens is not None:
         _tokens(num_speculative_tokens)
     method = _ALIASES.get(method, method)
-    drafter = method.removeprefix(f"{_PEARL}:")
-    if drafter != method and drafter in _OF_FEATURES:
-        raise ValueError(
-            f"{method} is not possible: its drafter reads hidden states of tokens that the target "
-            f"has verified, and pearl drafts before it has; use {drafter}"
-        )
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if lookup is not None and "ngram" not in method:

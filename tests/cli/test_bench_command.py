@@ -10,7 +10,8 @@ from specrt.cli.main import main
 
 FIELDS = {
     *("method", "category", "prompt_file", "prompts", "new_tokens", "num_speculative_tokens"),
-    *("tokens_per_second", "speedup_vs_autoregressive", "speedup_without_looping_prompts"),
+    *("tree_nodes", "tokens_per_second", "speedup_vs_autoregressive"),
+    "speedup_without_looping_prompts",
     *(
         "predicted_speedup",
         "loop_efficiency",

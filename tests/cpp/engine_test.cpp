@@ -120,7 +120,7 @@ TEST_CASE("every damaged byte of header and tables is noticed") {
 TEST_CASE("a foreign or other-version file is refused with what to do") {
   CHECK_EQ(header_refusal([](FileHeader& h) { h.magic[0] = 'X'; }), "it is not a specrt engine");
   CHECK_EQ(header_refusal([](FileHeader& h) { h.format_version = 99; }),
-           "format version 99 where this specrt reads 5; rebuild the bundle with `specrt build`");
+           "format version 99 where this specrt reads 6; rebuild the bundle with `specrt build`");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.backend = 2; }), "specrt build --backend cpu");
   CHECK_SAYS(header_refusal([](FileHeader& h) { h.layout_version = 9; }), "layout 9");
 }

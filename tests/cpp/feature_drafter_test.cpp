@@ -16,6 +16,7 @@ Config eagle_config(uint64_t index, int32_t sequences) {
   config.rig.features = TableFeatures::read;
   config.rig.context = std::max(config.rig.context, 3);
   config.rig.window = std::clamp(config.rig.window, 2, config.rig.context - 1);
+  config.loop = loop_of(index, config);
   return config;
 }
 
@@ -66,6 +67,7 @@ TEST_CASE("a perfect drafter is right about the first token of every draft") {
 
 Config tree_config(uint64_t index, int32_t sequences) {
   Config config = eagle_config(index, sequences);
+  config.loop = LoopKind::lockstep;
   config.tree_nodes = Dice(index).between(1, 64 / std::max(sequences, 2) / 2);
   return config;
 }
@@ -118,10 +120,11 @@ TEST_CASE("a drafter whose features the target does not keep is refused") {
   options.drafting = Drafting::at_once;
   options.features = TableFeatures::read;
   Rig rig(options);
-  CHECK_THROWS_WITH_AS(FeatureDrafter(*rig.target, *rig.draft),
-                       "the drafter reads 6 columns of features in f32, the target keeps 0 in f32; "
-                       "build the bundle with both models",
-                       Error);
+  CHECK_THROWS_WITH_AS(
+      FeatureDrafter(*rig.target, *rig.draft),
+      "the drafter reads 12 columns of features in f32, the target keeps 0 in f32; "
+      "build the bundle with both models",
+      Error);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "device/candidates.h"
 
 namespace specrt {
 namespace {
@@ -260,7 +261,11 @@ void ScriptedBackend::run(const PickCandidatesArgs& args) {
     pick_streamed(args);
     return;
   }
-  for (int32_t depth = 0; depth < args.depths && drafts(s, depth); ++depth) {
+  if (args.tree != nullptr) {
+    pick_behind_rows(args);
+    return;
+  }
+  for (int32_t depth = 0; depth < args.lists && drafts(s, depth); ++depth) {
     const int32_t own = draft_row(s, *args.span, depth, Drafting::at_once);
     const int32_t position = draft_position(s, depth);
     const int32_t ahead = pair_spans_.contains(args.span) ? 2 : 1;
@@ -268,9 +273,39 @@ void ScriptedBackend::run(const PickCandidatesArgs& args) {
             "the candidates of position ", position, " come from the row at ",
             peek(args.span->base) + own);
     const std::vector<int32_t> order = in_order(s, args.logits, args.first_row + own, position);
-    keep_best(args, depth, order);
+    int32_t best[kTreeWidth];
+    keep_best(args, depth, order, best);
     args.sequence.tok[position] = order[0];
   }
+}
+
+// The logits behind each row are those that the tokens on the way to it have as a chain.
+void ScriptedBackend::pick_behind_rows(const PickCandidatesArgs& args) {
+  const Cells& s = *args.sequence.cells;
+  TreeCells& cells = *args.sequence.tree;
+  const CandidateLists lists = candidate_lists(args);
+  require(lists.count <= args.lists, lists.count, " lists of at most ", args.lists);
+  for (int32_t i = 0; i < lists.count; ++i) {
+    const int32_t row = lists.first + i;
+    uint64_t hash = kEmptyContext;
+    for (int32_t p = 0; p < s.snap_begin; ++p) hash = extend_context(hash, args.sequence.tok[p]);
+    for (int32_t node = 1; node <= row; ++node) {
+      if (((args.tree->sees[row] >> node) & 1) != 0) {
+        hash = extend_context(hash, peek(cells.token[node]));
+      }
+    }
+    std::vector<float> wanted(static_cast<size_t>(args.vocab));
+    table_logits(head_params_.at(args.span), hash, wanted.data());
+    const float* logits = args.logits.row<float>(args.first_row + lists.row + i);
+    require(std::equal(wanted.begin(), wanted.end(), logits), "row ", row, " of a drafted tree of ",
+            args.tree->rows, " has not the logits of the path to it");
+    const auto order = in_order(s, args.logits, args.first_row + lists.row + i, lists.position);
+    int32_t best[kTreeWidth];
+    keep_best(args, row, order, best);
+    place_children(cells, *args.tree, row);
+    ++rows_drafted_;
+  }
+  if (args.depth == 0) begin_depths(s, *args.tree, *args.span, args.token_shift);
 }
 
 void ScriptedBackend::run(const GrowTreeArgs& args) {
@@ -287,6 +322,7 @@ void ScriptedBackend::run(const GrowTreeArgs& args) {
     check_cache("target before a tree", args.span, args.sequence.tok, peek(s.committed) - 1);
     return;
   }
+  if (args.shape->branching == Branching::by_row) return;
   for (int32_t depth = 0; depth < args.shape->depth[rows - 1]; ++depth) {
     const int32_t position = peek(s.committed) + depth;
     require(peek(args.sequence.tok[position]) == peek(args.sequence.tree->candidate[depth][0]),

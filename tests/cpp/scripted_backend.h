@@ -29,12 +29,13 @@ enum class Fault {
   kv_row_not_written,  // the last of several rows leaves its slot as it was
   draft_beyond_limit,
   judged_after_stop,
-  tree_not_moved,      // the accepted path stays where the tree had it
-  features_not_moved,  // those of the accepted path stay where the tree had them
-  tree_judged_by_row,  // the verdict uses the noise of the row instead of the depth
-  levels_moved_alike,  // the layers below the streams move the rows that those with streams have
-  stream_kept,         // a stream stays in the KV in place of the last committed row
-  stale_candidates,    // the streams of a round propose nothing to the next one
+  tree_not_moved,         // the accepted path stays where the tree had it
+  features_not_moved,     // those of the accepted path stay where the tree had them
+  estimates_by_position,  // a row of a drafted tree takes what the row before it left
+  tree_judged_by_row,     // the verdict uses the noise of the row instead of the depth
+  levels_moved_alike,     // the layers below the streams move the rows that those with streams have
+  stream_kept,            // a stream stays in the KV in place of the last committed row
+  stale_candidates,       // the streams of a round propose nothing to the next one
 };
 
 // Where the random numbers of the rejection rules come from.
@@ -115,6 +116,8 @@ class ScriptedBackend final : public Backend {
   uint64_t recordings() const { return recordings_; }
   uint64_t launches() const { return launches_; }
   uint64_t verdicts() const { return verdicts_; }
+  // Rows of trees that were fed depth by depth, each of which was compared with its path.
+  uint64_t rows_drafted() const { return rows_drafted_; }
 
  private:
   struct Recorded;
@@ -154,7 +157,9 @@ class ScriptedBackend final : public Backend {
   std::vector<int32_t> in_order(const Cells& s, const float* values, int32_t vocab,
                                 int32_t position);
   void pick_streamed(const PickCandidatesArgs& args);
-  void keep_best(const PickCandidatesArgs& args, int32_t depth, const std::vector<int32_t>& order);
+  void pick_behind_rows(const PickCandidatesArgs& args);
+  void keep_best(const PickCandidatesArgs& args, int32_t list, const std::vector<int32_t>& order,
+                 int32_t (&best)[kTreeWidth]);
   void check_candidates(const SequenceCells& sequence);
   std::vector<float> stream_logits(const TableParams& params, const Cells& s, uint64_t hash,
                                    int32_t position, int32_t stream);
@@ -177,6 +182,7 @@ class ScriptedBackend final : public Backend {
   std::map<const StepSpan*, const std::byte*> caches_;             // of a span's lane
   std::map<const std::byte*, std::map<int64_t, KvLayer>> layers_;  // of a cache, by offset
   std::map<const Cells*, TableParams> heads_;                      // of targets with streams
+  std::map<const StepSpan*, TableParams> head_params_;             // of a span's lane
   std::map<const StepSpan*, const StreamingCells*> streaming_;
   StreamPositions stream_positions_ = StreamPositions::shifted;
   std::map<const Cells*, const StepSpan*> target_spans_;
@@ -190,6 +196,7 @@ class ScriptedBackend final : public Backend {
   uint64_t recordings_ = 0;
   uint64_t launches_ = 0;
   uint64_t verdicts_ = 0;
+  uint64_t rows_drafted_ = 0;
 };
 
 }  // namespace specrt::testing

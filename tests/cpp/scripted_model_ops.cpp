@@ -38,6 +38,17 @@ void ScriptedBackend::run(const RopeKvArgs& args) {
   });
 }
 
+namespace {
+
+std::byte* feature_of(const Segment& segment, const FeatureRows& features, int32_t slot,
+                      int32_t first) {
+  const auto row = static_cast<size_t>(feature_row_bytes(features));
+  return segment.features + static_cast<size_t>(slot) * row +
+         static_cast<size_t>(first) * size_of(features.dtype);
+}
+
+}  // namespace
+
 void ScriptedBackend::run(const KeepFeaturesArgs& args) {
   each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
     const int32_t slot = segment.span->base + i + args.ahead;
@@ -48,7 +59,7 @@ void ScriptedBackend::run(const KeepFeaturesArgs& args) {
       const auto slots = static_cast<size_t>(args.features.slots);
       races_.name_rows("features", segment.features, slots * stride, stride);
     }
-    std::byte* kept = segment.features + static_cast<size_t>(slot) * stride;
+    std::byte* kept = feature_of(segment, args.features, slot, args.first);
     races_.access(args.x.row<std::byte>(row), CellAccess::read);
     races_.access(kept, CellAccess::write);
     auto fed = load<FedToken>(args.x.row<std::byte>(row));
@@ -57,18 +68,25 @@ void ScriptedBackend::run(const KeepFeaturesArgs& args) {
   });
 }
 
-// Features are those of the committed tokens; a mask has none, and what a drafter has estimated is
-// that of the token that it drafted.
+// Features are those of the committed tokens; a mask has none, nor what gets the last ones instead.
+// What a drafter has estimated is that of the token that it drafted, in a tree that of the row's
+// parent.
 void ScriptedBackend::run(const LoadFeaturesArgs& args) {
   each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t) {
     pair_spans_.insert(segment.span);
-    const int32_t position = segment.span->base + i;
+    const int32_t depth = segment.depth == nullptr ? i : segment.depth[i];
+    const int32_t position = segment.span->base + depth;
     const bool real = has_features(*segment.cells, position);
-    if (!real && args.missing == MissingFeatures::mask) return;
-    const std::byte* kept = segment.features + position * feature_row_bytes(args.features);
+    const bool estimates = args.missing == MissingFeatures::estimates;
+    if (real == estimates) return;
+    const bool by_position = real || fault_ == Fault::estimates_by_position;
+    const int32_t slot = by_position ? position : estimate_slot(segment, i);
+    const std::byte* kept = feature_of(segment, args.features, slot, args.first);
     races_.access(kept, CellAccess::read);
     const auto fed = load<FedToken>(kept);
-    const int32_t token = peek(segment.tok[position - 1]);
+    const int32_t token = depth < 2 || segment.tree == nullptr
+                              ? peek(segment.tok[position - 1])
+                              : peek(segment.row_tokens[segment.tree->parent[i]]);
     require(fed.token == token && fed.position == position, "the features of position ", position,
             " are of token ", fed.token, " at ", fed.position, " instead of ", token);
   });
@@ -126,6 +144,7 @@ void ScriptedBackend::run(const LinearArgs& args) {
   each_row(args.rows, [&](const Segment& segment, int32_t i, int32_t row) {
     races_.access(args.x.row<std::byte>(row), CellAccess::read);
     races_.access(args.out.row<std::byte>(row), CellAccess::write);
+    head_params_[segment.span] = params;
     auto hash = load<uint64_t>(args.x.row<std::byte>(row));
     std::byte* out = args.out.row<std::byte>(row);
     if (params.vocab > 0 && is_stream(segment, i)) {

@@ -148,23 +148,24 @@ void ScriptedBackend::run_stream_head(const LinearArgs& args, const Segment& seg
 void ScriptedBackend::pick_streamed(const PickCandidatesArgs& args) {
   const Cells& s = *args.sequence.cells;
   TreeCells& tree = *args.sequence.tree;
-  const int32_t levels = min_i32(args.depths, streamed_levels(s, *args.streams));
+  const int32_t levels = min_i32(args.lists, streamed_levels(s, *args.streams));
   tree.levels = levels;
   for (int32_t depth = 0; depth < levels; ++depth) {
     const int32_t row = candidate_row(tree, *args.streams, depth);
     require(row >= peek(args.streams->kept) && row < peek(args.streams->span.rows),
             "candidates come from row ", row);
     if (fault_ == Fault::stale_candidates) continue;
-    keep_best(args, depth, in_order(s, args.logits, args.first_row + row, s.committed + depth));
+    int32_t best[kTreeWidth];
+    keep_best(args, depth, in_order(s, args.logits, args.first_row + row, s.committed + depth),
+              best);
   }
 }
 
-void ScriptedBackend::keep_best(const PickCandidatesArgs& args, int32_t depth,
-                                const std::vector<int32_t>& order) {
-  int32_t best[kTreeWidth];
+void ScriptedBackend::keep_best(const PickCandidatesArgs& args, int32_t list,
+                                const std::vector<int32_t>& order, int32_t (&best)[kTreeWidth]) {
   for (size_t rank = 0; rank < kTreeWidth; ++rank)
     best[rank] = order[std::min(rank, order.size() - 1)];
-  keep_candidates(*args.sequence.tree, depth, best);
+  keep_candidates(*args.sequence.tree, list, best);
 }
 
 // Those of a tree about to grow are what the streams make of the tokens that are there now.

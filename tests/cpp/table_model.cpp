@@ -33,17 +33,21 @@ using format::OpKind;
 
 void add_features(EngineImage& image, TableFeatures use, int32_t row, int32_t cols) {
   if (use == TableFeatures::none) return;
-  image.header.feature_cols = cols;
+  image.header.feature_cols = 2 * cols;  // the target's, and estimates of a drafter
   if (use == TableFeatures::kept) {
     image.add_op(OpKind::keep_features, format::kNone).in[0] = row;
     return;
   }
-  format::OpRecord& load = image.add_op(OpKind::load_features, image.add_buffer(DType::f32, cols));
-  if (use == TableFeatures::estimated) {
-    load.integer[1] = static_cast<int32_t>(MissingFeatures::estimate);
+  const int32_t out = image.add_buffer(DType::f32, cols);
+  format::OpRecord& load = image.add_op(OpKind::load_features, out);
+  if (use == TableFeatures::read) {
+    load.tensor = image.add_tensor(DType::f32, Layout::row_major, 1, cols, {});
     return;
   }
-  load.tensor = image.add_tensor(DType::f32, Layout::row_major, 1, cols, {});
+  load.integer[1] = static_cast<int32_t>(MissingFeatures::last);
+  format::OpRecord& estimates = image.add_op(OpKind::load_features, out);
+  estimates.integer[0] = cols;
+  estimates.integer[1] = static_cast<int32_t>(MissingFeatures::estimates);
 }
 
 constexpr int32_t kHeadDim = 2;  // two 4-byte words: token and position, or a 64-bit hash
@@ -94,6 +98,7 @@ struct TableWriter {
     if (features == TableFeatures::estimated) {
       format::OpRecord& keep = image.add_op(OpKind::keep_features, format::kNone);
       keep.in[0] = x;
+      keep.integer[0] = kRowCols;
       keep.integer[1] = 1;
     }
     product(logits, vocab, std::move(words));

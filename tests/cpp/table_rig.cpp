@@ -305,26 +305,23 @@ std::unique_ptr<Loop> make_loop(const Config& config, Rig& rig) {
 
 // Any tree of at most `nodes` nodes behind row 0, which is no deeper than a draft is long.
 TreeShape draw_tree(Dice& dice, int32_t nodes) {
-  TreeShape shape;
+  std::vector<DraftNode> drawn{{}};
   const int32_t wanted = 1 + dice.between(1, nodes);
   std::set<std::pair<int32_t, int32_t>> taken;  // parent and rank
   int32_t first_of_level = 0, level_end = 1;
-  while (shape.rows < wanted && shape.depth[level_end - 1] < 8) {
-    const int32_t most = std::min(wanted - shape.rows, 1 + dice.between(0, 3));
+  while (level_end < wanted && drawn.back().depth < 8) {
+    const int32_t most = std::min(wanted - level_end, 1 + dice.between(0, 3));
     for (int32_t i = 0; i < most; ++i) {
-      const int32_t parent = dice.between(first_of_level, level_end - 1), row = shape.rows;
+      const int32_t parent = dice.between(first_of_level, level_end - 1);
       const int32_t rank = dice.between(0, dice.between(0, kTreeWidth - 1));
       if (!taken.emplace(parent, rank).second) continue;
-      shape.parent[row] = parent;
-      shape.depth[row] = shape.depth[parent] + 1;
-      shape.rank[row] = rank;
-      shape.sees[row] = shape.sees[parent] | uint64_t{1} << row;
-      ++shape.rows;
+      drawn.push_back(
+          {.parent = parent, .depth = drawn[static_cast<size_t>(parent)].depth + 1, .rank = rank});
     }
     first_of_level = level_end;
-    level_end = shape.rows;
+    level_end = static_cast<int32_t>(drawn.size());
   }
-  return shape;
+  return shape_of(drawn);
 }
 
 // A round of a target with streams: any tree, as many of its rows and streams as a step can have,

@@ -14,6 +14,9 @@ constexpr int32_t kDim = 24, kHeads = 4, kKvHeads = 2, kHeadDim = 8, kFfn = 32;
 constexpr int32_t kMaskToken = 1;
 constexpr int32_t kStreams = 4, kRank = 4;
 
+enum class Features { none, keep, load, estimate };
+enum class Layers { plain, streamed };  // of the second one
+
 struct Writer {
   Writer(DType weights, uint64_t seed) : dtype(weights), random(seed) {}
 
@@ -127,13 +130,19 @@ struct Writer {
     op(OpKind::keep_features, x, format::kNone, format::kNone).integer[0] = first;
   }
 
-  // Adds a product of the features to the residual.
-  void load(MissingFeatures missing) {
+  // Adds a product of the features to the residual, or of masks or estimates in their place.
+  void load(Features use) {
     const int32_t features = image.add_buffer(dtype, 2 * kDim);
-    const bool masks = missing == MissingFeatures::mask;
-    const int32_t mask = masks ? vector(2 * kDim, 0.5f, -0.9f) : format::kNone;
-    op(OpKind::load_features, format::kNone, features, mask).integer[1] =
-        static_cast<int32_t>(missing);
+    const auto add = [&](MissingFeatures missing, int32_t mask) {
+      op(OpKind::load_features, format::kNone, features, mask).integer[1] =
+          static_cast<int32_t>(missing);
+    };
+    if (use == Features::load) {
+      add(MissingFeatures::mask, vector(2 * kDim, 0.5f, -0.9f));
+    } else {
+      add(MissingFeatures::last, format::kNone);
+      add(MissingFeatures::estimates, format::kNone);
+    }
     linear(features, x, kDim, 2 * kDim, Epilogue::add);
   }
 
@@ -183,9 +192,6 @@ std::vector<std::byte> letters(int32_t vocab) {
   return table;
 }
 
-enum class Features { none, keep, load, estimate };
-enum class Layers { plain, streamed };  // of the second one
-
 // What all engines here have in common.
 void describe(Writer& writer) {
   EngineImage& image = writer.image;
@@ -219,7 +225,7 @@ EngineImage decoder(DType dtype, uint64_t seed, Features features, Layers layers
   }
   if (features == Features::load || features == Features::estimate) {
     read_features(writer);
-    writer.load(features == Features::load ? MissingFeatures::mask : MissingFeatures::estimate);
+    writer.load(features);
   }
   for (const int32_t layer : {0, 1}) {
     if (features == Features::keep) writer.keep(layer * kDim);

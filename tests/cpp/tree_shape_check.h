@@ -11,6 +11,14 @@ namespace specrt::testing {
 inline void check_shape(const TreeShape& shape, int32_t depth) {
   REQUIRE_GE(shape.rows, 2);
   REQUIRE_LE(shape.rows, kMaxStepRows);
+  int32_t children[kMaxStepRows] = {};
+  for (int32_t row = 1; row < shape.rows; ++row) ++children[shape.parent[row]];
+  for (int32_t row = 0; row < shape.rows; ++row) {
+    const int32_t place = row - shape.begin[shape.depth[row]];
+    CHECK_GE(place, 0);
+    CHECK_LT(row, shape.begin[shape.depth[row] + 1]);
+    CHECK_EQ(place<shape.parents[shape.depth[row]], children[row]> 0);
+  }
   for (int32_t row = 1; row < shape.rows; ++row) {
     const int32_t parent = shape.parent[row];
     REQUIRE_LT(parent, row);

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "decode/draft_length.h"
@@ -54,6 +55,19 @@ TEST_CASE("a generator with planned trees gives the tokens of direct sampling") 
     }
   }
   CHECK(beside_the_best > 100);  // trees that branch were judged
+}
+
+TEST_CASE("trees of a model that drafts depth by depth give the tokens of direct sampling") {
+  uint64_t rows = 0;
+  for (uint64_t index = 0; index < 3000; ++index) {
+    Config config = tree_config(26'000'000 + index, 1 + static_cast<int32_t>(index % 3));
+    config.rig.drafting = Drafting::one_by_one;
+    Rig rig(config.rig);
+    const std::string wrong = difference(rig, config, run_loop(rig, config));
+    REQUIRE_MESSAGE(wrong.empty(), "configuration ", index, ": ", wrong);
+    rows += rig.backend.rows_drafted();
+  }
+  CHECK(rows > 20'000);
 }
 
 // Runs configurations until one of them is found wrong.
@@ -122,6 +136,41 @@ TEST_CASE("a planner's tree is larger where rows cost less, and none is better b
   CHECK_LT(rows_before, 8);
 }
 
+TEST_CASE("a drafter that takes a step for each depth gets trees that are less deep") {
+  StepCosts each{.target = {{1, 1.0}, {64, 1.2}}, .draft = {{1, 0.3}, {64, 0.4}}};
+  StepCosts one = each;
+  one.drafts_at_once = true;
+  TreePlanner by_depth(each, {.depth = 8, .nodes = 63}), at_once(one, {.depth = 8, .nodes = 63});
+  for (int i = 0; i < 300; ++i) {  // the right token is the best, or no candidate
+    std::vector<int32_t> ranks(static_cast<size_t>(i % 4), 0);
+    ranks.push_back(kTreeWidth);
+    by_depth.observe(ranks);
+    at_once.observe(ranks);
+  }
+  const TreeShape tree = by_depth.plan(), deep = at_once.plan();
+  check_shape(tree, 8);
+  CHECK_LT(tree.depth[tree.rows - 1], deep.depth[deep.rows - 1]);
+  CHECK_LT(at_once.ms_per_token(deep), by_depth.ms_per_token(tree));
+}
+
+TEST_CASE("the time of a round with a tree is that of its steps") {
+  const StepCosts each{.target = {{1, 10.0}, {64, 73.0}}, .draft = {{1, 1.0}, {64, 64.0}}};
+  TreePlanner planner(each, {.depth = 3, .nodes = 6});
+  // Depth 1 has three nodes, two of which have children, depth 2 two, of which one has a child.
+  const std::vector<DraftNode> nodes{{},
+                                     {.parent = 0, .depth = 1, .rank = 0},
+                                     {.parent = 0, .depth = 1, .rank = 1},
+                                     {.parent = 0, .depth = 1, .rank = 2},
+                                     {.parent = 1, .depth = 2, .rank = 0},
+                                     {.parent = 3, .depth = 2, .rank = 0},
+                                     {.parent = 5, .depth = 3, .rank = 0}};
+  const TreeShape shape = shape_of(nodes);
+  check_shape(shape, 3);
+  const double tokens = planner.expected_tokens(shape);
+  const double ms = 16 + std::round(tokens) + 2 + 1;
+  CHECK(planner.ms_per_token(shape) == doctest::Approx(ms / tokens));
+}
+
 TEST_CASE("trees are drafted where they pay and a chain does not") {
   // Half of the right tokens have rank 0 and half rank 1; a draft costs 0.6 of a step.
   const StepCosts dear{
@@ -152,8 +201,8 @@ TEST_CASE("limits of trees are checked") {
   config.rig.streams = StreamUse::separate;
   Rig rig(config.rig);
   CHECK_THROWS_WITH_AS(run_generator(rig, config, {}),
-                       "trees of drafts need a parallel drafter and drafts that are verified in "
-                       "turn with it; set tree_nodes to 0",
+                       "trees of drafts need a drafter with a model, no lookup before it, and "
+                       "drafts that are verified in turn with it; set tree_nodes to 0",
                        Error);
 }
 

@@ -108,6 +108,10 @@ std::vector<bf16_bits> AttentionStep::run(Rig& rig, std::vector<float>* partials
   args.rows.capacity = shape.capacity;
   args.rows.positions = positions > 0 ? positions : shape.slots;
   args.rows.select = select;
+  args.rows.depth = depth;
+  std::vector<int64_t> tree_words((sizeof(TreeShape) + 7) / 8);
+  std::memcpy(tree_words.data(), &tree, sizeof(TreeShape));
+  const DeviceArray<int64_t> device_tree(rig, tree_words);
   std::deque<DeviceArray<bf16_bits>> caches;
   std::deque<DeviceArray<uint64_t>> masks;
   std::vector<int32_t> spans;
@@ -122,6 +126,7 @@ std::vector<bf16_bits> AttentionStep::run(Rig& rig, std::vector<float>* partials
       masks.emplace_back(rig, sequence.sees);
       args.rows.segments[s].sees = masks.back().data();
     }
+    args.rows.segments[s].tree = reinterpret_cast<const TreeShape*>(device_tree.data());
     spans.insert(spans.end(), {sequence.base, sequence.rows});
   }
   static_assert(sizeof(StepSpan) == 2 * sizeof(int32_t));

@@ -45,6 +45,8 @@ class AttentionStep {
   float scale = 0.3f;
   int32_t positions = 0;  // 0: all slots
   RowSelect select = RowSelect::all;
+  TreeShape tree{};  // of RowSelect::parents, in every sequence
+  int32_t depth = 0;
 
   size_t query_values() const { return static_cast<size_t>(shape.heads * shape.dim); }
 

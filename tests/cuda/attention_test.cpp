@@ -1,8 +1,10 @@
 // attention: every row against the contract bit for bit and against double, whatever else is in the
 // step and however it is divided.
+#include <algorithm>
 #include <cmath>
 
 #include "attention_rig.h"
+#include "decode/draft_tree.h"
 
 namespace specrt::cuda {
 namespace {
@@ -215,6 +217,34 @@ TEST_CASE("trees: every node equals its path as a chain, and as one row at a tim
         single.sequences[0].base = base + length - 1;
         single.copy_query(chain, last, 0);
         CHECK(row_of(single, single.run(rig), 0) == want);
+      }
+    }
+  }
+}
+
+TEST_CASE("the rows of one depth equal those of the whole tree, and others stay as they were") {
+  std::vector<DraftNode> nodes{{}};
+  for (const int32_t parent : {0, 0, 0, 0, 1, 1, 3, 4, 5, 5, 7, 7, 7, 10, 11}) {
+    const int32_t depth = nodes[static_cast<size_t>(parent)].depth + 1;
+    nodes.push_back({.parent = parent, .depth = depth});
+  }
+  for (const int32_t base : {0, 61, 120}) {
+    AttentionStep step = chain_step({.heads = 4, .kv_heads = 2, .slots = 160, .capacity = 16}, base,
+                                    static_cast<int32_t>(nodes.size()), 23);
+    step.tree = shape_of(nodes);
+    step.sequences[0].sees.assign(step.tree.sees, step.tree.sees + step.tree.rows);
+    Rig rig;
+    const std::vector<bf16_bits> whole = step.run(rig);
+    step.select = RowSelect::parents;
+    for (; step.depth < 5; ++step.depth) {
+      const std::vector<bf16_bits> out = step.run(rig);
+      for (int32_t row = 0; row < step.tree.rows; ++row) {
+        const auto r = static_cast<size_t>(row);
+        const bool fed =
+            step.tree.depth[row] == step.depth &&
+            std::count(step.tree.parent + 1, step.tree.parent + step.tree.rows, row) > 0;
+        const std::vector<bf16_bits> old(step.query_values(), AttentionStep::kUntouched);
+        CHECK(row_of(step, out, r) == (fed ? row_of(step, whole, r) : old));
       }
     }
   }

@@ -134,12 +134,51 @@ TEST_CASE("load_features gives what was kept, and the mask from the last committ
   check_loaded<float>(rig, MissingFeatures::mask);
 }
 
-TEST_CASE("what stands for missing features: the last ones, estimates, or estimates alone") {
+TEST_CASE("what stands for missing features: the last ones, or estimates for them alone") {
   Rig rig(seeded(6));
-  for (const auto missing :
-       {MissingFeatures::last, MissingFeatures::estimate, MissingFeatures::estimates}) {
+  for (const auto missing : {MissingFeatures::last, MissingFeatures::estimates}) {
     check_loaded<bf16_bits>(rig, missing);
     check_loaded<float>(rig, missing);
+  }
+}
+
+TEST_CASE("a row of a drafted tree loads what its parent has kept") {
+  constexpr int32_t kBase = 12, kRows = 6, kCommitted = kBase + 2, kWidth = 60;
+  TreeShape shape{.rows = kRows};
+  constexpr int32_t kParents[kRows] = {0, 0, 0, 1, 1, 2};
+  for (int32_t row = 1; row < kRows; ++row) {
+    shape.parent[row] = kParents[row];
+    shape.depth[row] = row < 3 ? 1 : 2;
+  }
+  Rig rig(seeded(11));
+  std::vector<int64_t> words((sizeof(TreeShape) + 7) / 8);
+  std::memcpy(words.data(), &shape, sizeof(TreeShape));
+  const DeviceArray<int64_t> device_shape(rig, words);
+  StepRig step(rig, 8, {kRows}, RowSelect::all, {kBase});
+  std::vector<bf16_bits> kept;
+  for (size_t i = 0; i < kStride * kSlots; ++i) kept.push_back(to_bf16(static_cast<float>(i)));
+  const DeviceArray<bf16_bits> features(rig, kept);
+  const DeviceArray<int64_t> cells = committed_cells(rig, kCommitted);
+  Segment& segment = step.rows().segments[0];
+  segment.features = bytes_of(features);
+  segment.cells = reinterpret_cast<const Cells*>(cells.data());
+  segment.tree = reinterpret_cast<const TreeShape*>(device_shape.data());
+  segment.depth = segment.tree->depth;
+  const DeviceRows<bf16_bits> out(rig, 8, kWidth, 0);
+  const LoadFeaturesArgs args{.rows = step.rows(),
+                              .features = kFeatures,
+                              .missing = MissingFeatures::estimates,
+                              .out = out.view()};
+  check(args);
+  load_features(rig.stream(), args);
+  const std::vector<bf16_bits> loaded = out.read(rig);
+  for (int32_t i = 0; i < kRows; ++i) {
+    const auto slot = static_cast<size_t>(kBase + 1 + kParents[i]);
+    for (int32_t k = 0; k < kWidth; ++k) {
+      const bool has_own = i == 0;  // which are loaded beside the estimates
+      const bf16_bits want = has_own ? bf16_bits{} : kept[slot * kStride + static_cast<size_t>(k)];
+      REQUIRE(loaded[static_cast<size_t>(i * out.stride() + k)] == want);
+    }
   }
 }
 

@@ -119,7 +119,7 @@ struct ChoiceRig {
                             .span = &streams.span,
                             .logits = logits.on_cpu(),
                             .vocab = vocab,
-                            .depths = 4,
+                            .lists = 4,
                             .streams = &streams.cells};
     args.sequence.tree = &streams.tree;
     return args;

@@ -3,8 +3,10 @@
 
 #include <cstring>
 #include <memory>
+#include <vector>
 
 #include "cuda/kernels.h"
+#include "decode/draft_tree.h"
 #include "sequence_rig.h"
 #include "step_rig.h"
 
@@ -12,19 +14,17 @@ namespace specrt::cuda {
 
 // A tree of `rows` rows, random but for that.
 inline TreeShape draw_tree(Dice& dice, int32_t rows, int32_t most_depth) {
-  TreeShape tree;
-  tree.rows = rows;
+  std::vector<DraftNode> nodes{{}};
   for (int32_t row = 1, begin = 0, end = 1; row < rows; ++row) {  // parents: [begin, end)
-    const bool deeper = dice.one_in(6) && tree.depth[row - 1] < most_depth && row > end;
+    const bool deeper = dice.one_in(6) && nodes.back().depth < most_depth && row > end;
     if (deeper) begin = end;
     if (deeper) end = row;
     const int32_t parent = dice.between(begin, end - 1);
-    tree.parent[row] = parent;
-    tree.depth[row] = tree.depth[parent] + 1;
-    tree.rank[row] = dice.between(0, kTreeWidth - 1);
-    tree.sees[row] = tree.sees[parent] | uint64_t{1} << row;
+    nodes.push_back({.parent = parent,
+                     .depth = nodes[static_cast<size_t>(parent)].depth + 1,
+                     .rank = dice.between(0, kTreeWidth - 1)});
   }
-  return tree;
+  return shape_of(nodes);
 }
 
 // What a sequence has of a step with streams. Copied as bytes.

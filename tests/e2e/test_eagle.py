@@ -9,7 +9,7 @@ import pytest
 import torch
 from backends import by_backend
 from bundles import bundle_of, tiny_model
-from eagle_models import greedy_texts, one_thread, trained_eagle1
+from eagle_models import check_ranks, greedy_texts, one_thread, trained_eagle1, tree_rounds
 from reference import eagle, parallel_eagle
 from reference.eagle import TinyEagle1
 from reference.tiny_llama import write_tiny_llama
@@ -87,7 +87,8 @@ def foretold(folders: Path, text: Sequence[int], committed: int, length: int) ->
         drafted = accepted = min(length, len(text) - committed - 1)
         if drafted > 0:
             known = states[: committed - 1]
-            draft = eagle.greedy_draft(MODEL, w, text[:committed], known, head, drafted)
+            scores = eagle.draft_scores(MODEL, w, text[:committed], known, head, drafted)
+            draft = scores.argmax(-1).tolist()
             wrong = [a != b for a, b in zip(draft, text[committed:], strict=False)]
             accepted = int(np.argmax([*wrong, True]))
         rounds.append((drafted, accepted))
@@ -113,9 +114,38 @@ def test_rounds_draft_what_the_reference_drafts(
     assert accepted > 0
 
 
-@pytest.mark.parametrize("length", by_backend(cpu=[1, 2, 5, 16, 40], cuda=[4]))
-def test_every_draft_length(length: int, bundle: Path, plain: LLM) -> None:
-    llm = LLM(bundle, "eagle", length, threads=2)
+@pytest.mark.cpu_only("CUDA engines hold bf16, whose drafts may differ")
+@pytest.mark.parametrize("nodes", [12, 63])
+def test_trees_have_what_the_reference_drafts_on_each_path(
+    nodes: int, folders: Path, bundle: Path, plain: LLM
+) -> None:
+    params = SamplingParams(temperature=0, max_tokens=50, ignore_eos=True)
+    w, head = load_file(folders / "eagle" / "model.safetensors"), head_of(folders / "target")
+    llm = LLM(bundle, "eagle", 5, tree_nodes=nodes, threads=1)
+    off_the_chain = 0
+    for prompt in PROMPTS:
+        text = [*prompt, *plain.generate([prompt], params)[0].token_ids]
+        states = parallel_eagle.target_outputs(folders / "target", text)
+
+        def scores(
+            committed: int,
+            path: Sequence[int],
+            text: list[int] = text,
+            states: torch.Tensor = states,
+        ) -> torch.Tensor:
+            before, known = text[:committed], states[: committed - 1]
+            return eagle.draft_scores(MODEL, w, before, known, head, len(path), path)
+
+        with one_thread(), torch.no_grad():
+            rounds = tree_rounds(llm, prompt, 50)
+            off_the_chain += check_ranks(rounds, text, len(prompt) + 1, scores)
+    assert off_the_chain > 5
+
+
+@pytest.mark.parametrize("nodes", by_backend(cpu=[0, 1, 6, 40, 63], cuda=[0, 12]))
+@pytest.mark.parametrize("length", by_backend(cpu=[1, 2, 5, 16], cuda=[4]))
+def test_every_draft_length_and_tree(length: int, nodes: int, bundle: Path, plain: LLM) -> None:
+    llm = LLM(bundle, "eagle", length, tree_nodes=nodes, threads=2)
     for seed in range(by_backend(cpu=6, cuda=2)):
         params = SamplingParams(
             temperature=0.3 * seed, max_tokens=by_backend(cpu=60, cuda=12), seed=seed
@@ -123,13 +153,26 @@ def test_every_draft_length(length: int, bundle: Path, plain: LLM) -> None:
         prompt = PROMPTS[0][: 1 + seed % 5]
         [out] = llm.generate([prompt], params)
         assert out.token_ids == plain.generate([prompt], params)[0].token_ids
-        assert all(r.drafted <= length for r in out.metrics.rounds)
+        assert all(r.drafted <= (nodes or length) for r in out.metrics.rounds)
+        assert all(r.accepted <= length for r in out.metrics.rounds)
 
 
-def test_a_reused_prefix_has_its_features(bundle: Path, plain: LLM) -> None:
+@pytest.mark.parametrize("nodes", by_backend(cpu=[0, 30], cuda=[12]))
+def test_the_end_of_the_context(nodes: int, bundle: Path, plain: LLM) -> None:
+    llm = LLM(bundle, "eagle", 8, tree_nodes=nodes, threads=1)
+    params = SamplingParams(temperature=0, max_tokens=50, ignore_eos=True)
+    for length in (CONTEXT - 1, CONTEXT - 3, CONTEXT - 8):
+        prompt = (PROMPTS[0] * CONTEXT)[:length]
+        [out] = llm.generate([prompt], params)
+        assert out.token_ids == plain.generate([prompt], params)[0].token_ids
+        assert len(out.token_ids) == CONTEXT - length
+
+
+@pytest.mark.parametrize("nodes", [0, 12])
+def test_a_reused_prefix_has_its_features(nodes: int, bundle: Path, plain: LLM) -> None:
     """Drafts behind a prefix of the text before are those behind a fresh prompt."""
-    llm = LLM(bundle, "eagle", 4, threads=1)
-    fresh = LLM(bundle, "eagle", 4, threads=1, enable_prefix_caching=False)
+    llm = LLM(bundle, "eagle", 4, tree_nodes=nodes, threads=1)
+    fresh = LLM(bundle, "eagle", 4, tree_nodes=nodes, threads=1, enable_prefix_caching=False)
     params = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
     text = PROMPTS[1]
     for turn in range(by_backend(cpu=4, cuda=2)):
@@ -139,11 +182,6 @@ def test_a_reused_prefix_has_its_features(bundle: Path, plain: LLM) -> None:
         assert (out.token_ids, verdicts(out)) == (wanted.token_ids, verdicts(wanted))
         assert out.token_ids == plain.generate([prompt], params)[0].token_ids
         text = prompt + out.token_ids
-
-
-def test_pearl_refuses_it_by_name(bundle: Path) -> None:
-    with pytest.raises(ValueError, match=r"pearl:eagle is not possible.*use eagle"):
-        LLM(bundle, "pearl:eagle")
 
 
 def test_a_folder_is_known_by_its_config_too(folders: Path, tmp_path: Path) -> None:

@@ -1,15 +1,16 @@
 """EAGLE-3 checkpoints: logits and drafts are the reference's, and no other tokens come out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from backends import by_backend
 from bundles import bundle_of, tiny_eagle, tiny_model
-from eagle_models import greedy_texts, one_thread
+from eagle_models import check_ranks, greedy_texts, one_thread, tree_rounds
 from reference import eagle3, parallel_eagle
 from reference.eagle3 import TinyEagle3
 from reference.tiny_llama import write_tiny_llama
@@ -79,21 +80,51 @@ def learned(model: TinyEagle3, target: Path, texts: Sequence[Sequence[int]]) -> 
     return {name: each.detach() for name, each in w.items()}
 
 
+class Trained(NamedTuple):
+    """A drafter that has learned some of its target's text, and both in a bundle."""
+
+    model: TinyEagle3
+    w: eagle3.Tensors
+    target: Path
+    bundle: Path
+
+    def scores(self, text: list[int]) -> Callable[..., torch.Tensor]:
+        """Logits of drafts behind so many tokens of `text`, by the reference alone."""
+        features = parallel_eagle.target_features(self.target, text, self.model.base.feature_layers)
+
+        def behind(
+            committed: int, path: Sequence[int] = (), count: int | None = None
+        ) -> torch.Tensor:
+            known, steps = features[: committed - 1], len(path) if count is None else count
+            return eagle3.draft_scores(self.model, self.w, text[:committed], known, steps, path)
+
+        return behind
+
+
+@pytest.fixture(scope="module", params=by_backend(cpu=list(VARIANTS), cuda=["reduced vocabulary"]))
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("models")
+    model = VARIANTS[request.param]
+    target = write_tiny_llama(folder / "target", TARGET)
+    w = learned(model, target, greedy_texts(target, PROMPTS[:3], 40))
+    drafter = written(folder / "drafter", model, w)
+    dtype = by_backend(cpu="f32", cuda="bf16")
+    bundle = bundle_of(target, folder / "bundle", draft=drafter, dtype=dtype)
+    return Trained(model, w, target, bundle)
+
+
 def verdicts(out: RequestOutput) -> list[tuple[int, int]]:
     return [(r.drafted, r.accepted) for r in out.metrics.rounds]
 
 
-def foretold(
-    model: TinyEagle3, w: eagle3.Tensors, target: Path, text: list[int], committed: int
-) -> list[tuple[int, int]]:
-    """Tokens drafted and accepted in every round, by the reference alone."""
-    features = parallel_eagle.target_features(target, text, model.base.feature_layers)
+def foretold(trained: Trained, text: list[int], committed: int) -> list[tuple[int, int]]:
+    """Tokens drafted and accepted in every round of chains, by the reference alone."""
+    scores = trained.scores(text)
     rounds = []
     while committed < len(text):
         drafted = accepted = min(LENGTH, len(text) - committed - 1)
         if drafted > 0:
-            known = features[: committed - 1]
-            draft = eagle3.greedy_draft(model, w, text[:committed], known, drafted)
+            draft = scores(committed, count=drafted).argmax(-1).tolist()
             wrong = [a != b for a, b in zip(draft, text[committed:], strict=False)]
             accepted = int(np.argmax([*wrong, True]))
         rounds.append((drafted, accepted))
@@ -101,31 +132,29 @@ def foretold(
     return rounds
 
 
-@pytest.mark.parametrize("name", by_backend(cpu=list(VARIANTS), cuda=["reduced vocabulary"]))
-def test_rounds_draft_what_the_reference_drafts(name: str, tmp_path: Path) -> None:
-    model = VARIANTS[name]
-    target = write_tiny_llama(tmp_path / "target", TARGET)
-    w = learned(model, target, greedy_texts(target, PROMPTS[:3], 40))
-    drafter = written(tmp_path / "drafter", model, w)
-    dtype = by_backend(cpu="f32", cuda="bf16")
-    bundle = bundle_of(target, tmp_path / "bundle", draft=drafter, dtype=dtype)
-    llm, plain = LLM(bundle, "eagle", LENGTH, threads=1), LLM(bundle, "autoregressive", threads=1)
-    accepted = 0
-    for seed, prompt in enumerate(by_backend(cpu=PROMPTS[:3], cuda=PROMPTS[:2])):
-        params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
-        [out] = llm.generate([prompt], params)
-        [expected] = plain.generate([prompt], params)
+@pytest.mark.parametrize("nodes", [0, 63])
+def test_rounds_draft_what_the_reference_drafts(nodes: int, trained: Trained) -> None:
+    llm = LLM(trained.bundle, "eagle", LENGTH, tree_nodes=nodes, threads=1)
+    plain = LLM(trained.bundle, "autoregressive", threads=1)
+    accepted, off_the_chain, tokens = 0, 0, by_backend(cpu=50, cuda=24)
+    for seed, prompt in enumerate(by_backend(cpu=PROMPTS, cuda=PROMPTS[:2])):
+        params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+        [out], [expected] = (each.generate([prompt], params) for each in (llm, plain))
         assert out.token_ids == expected.token_ids
+        text, committed = [*prompt, *expected.token_ids], len(prompt) + 1
         if by_backend(cpu=True, cuda=False):
-            text = [*prompt, *expected.token_ids]
             with one_thread(), torch.no_grad():
-                rounds = foretold(model, w, target, text, len(prompt) + 1)
-            assert verdicts(out) == rounds
+                if nodes == 0:
+                    assert verdicts(out) == foretold(trained, text, committed)
+                else:
+                    rounds = tree_rounds(llm, prompt, tokens)
+                    off_the_chain += check_ranks(rounds, text, committed, trained.scores(text))
         accepted += sum(r.accepted for r in out.metrics.rounds)
         sampled = SamplingParams(temperature=0.8, max_tokens=30, seed=seed)
         [out], [expected] = (each.generate([prompt], sampled) for each in (llm, plain))
         assert out.token_ids == expected.token_ids
     assert accepted > 0
+    assert nodes == 0 or by_backend(cpu=off_the_chain, cuda=1) > 0
 
 
 @pytest.mark.cpu_only("the builder is the same")

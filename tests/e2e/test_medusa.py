@@ -99,16 +99,11 @@ def test_a_reused_prefix_and_costs(method: str, bundle: Path, plain: LLM) -> Non
         text = prompt + out.token_ids
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_pearl_refuses_it_by_name(method: str, bundle: Path) -> None:
-    with pytest.raises(ValueError, match=f"pearl:{method} is not possible.*use {method}"):
-        LLM(bundle, f"pearl:{method}")
-
-
-def test_more_tokens_than_heads_are_refused(bundle: Path) -> None:
+@pytest.mark.parametrize("method", ["medusa", "pearl:medusa"])
+def test_more_tokens_than_heads_are_refused(method: str, bundle: Path) -> None:
     with pytest.raises(ValueError, match=r"num_speculative_tokens 5 is more than the 4 heads"):
-        LLM(bundle, "medusa", HEADS + 1)
-    assert LLM(bundle, "medusa").num_speculative_tokens == HEADS
+        LLM(bundle, method, HEADS + 1)
+    assert LLM(bundle, method).num_speculative_tokens == HEADS
 
 
 def test_heads_of_another_target_are_named(tmp_path: Path) -> None:

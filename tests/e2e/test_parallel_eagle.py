@@ -193,13 +193,6 @@ def test_too_long_a_draft_is_refused(bundle: Path) -> None:
         load(bundle, 33).generate([PROMPTS[0]], greedy(40))
 
 
-def test_pearl_refuses_it_by_name(bundle: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"pearl:parallel-eagle is not possible.*use parallel-eagle"
-    ):
-        LLM(bundle, "pearl:parallel-eagle")
-
-
 def test_a_bundle_without_it_says_how_to_build_one(models: Path, tmp_path: Path) -> None:
     bundle = bundle_of(models / "target", tmp_path / "bundle", draft=models / "target")
     with pytest.raises(ValueError, match="has no P-EAGLE drafter; build it with"):

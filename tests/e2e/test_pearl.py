@@ -7,10 +7,10 @@ import pytest
 from backends import by_backend
 from specrt import LLM, SamplingParams
 from specrt.eval.overlap import draft_overlap
-from specrt.methods import METHODS, Pace
+from specrt.methods import METHODS, Pace, drafter_of
 
-# pearl:parallel needs another drafter: test_parallel_decoding.py.
-PEARL = tuple(m for m in METHODS if m.startswith("pearl") and m != "pearl:parallel")
+# The others need other drafters: test_parallel_decoding.py, test_feature_pearl.py.
+PEARL = tuple(m for m in METHODS if drafter_of(m) in (None, "draft") and m.startswith("pearl"))
 PROMPT = "one two one two one two three"
 
 

@@ -11,6 +11,7 @@ from specrt.build import BuildError, build
 from specrt.build.engine_file import read_header
 
 METHODS = ("speculative", "pearl", "ngram+speculative", "pearl:ngram+speculative", "pearl:parallel")
+TREES = ("speculative", "parallel")
 PROMPTS = ([5], [100, 120, 7, 50, 100, 120], list(range(3, 40)))
 
 
@@ -35,13 +36,15 @@ def test_each_engine_is_packed_for_its_backend(bundle: Path) -> None:
         assert read_header(bundle / "drafters" / f"{name}.engine").plan.backend == "cpu"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "nodes"), [*((name, 0) for name in METHODS), *((name, 9) for name in TREES)]
+)
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_the_tokens_are_those_of_the_target_alone(
-    method: str, temperature: float, bundle: Path
+    method: str, nodes: int, temperature: float, bundle: Path
 ) -> None:
     plain = LLM(bundle, "autoregressive", threads=2)
-    llm = LLM(bundle, method, 4, threads=2)
+    llm = LLM(bundle, method, 4, tree_nodes=nodes, threads=2)
     most = by_backend(cpu=24, cuda=16)
     params = SamplingParams(temperature=temperature, max_tokens=most, seed=3, ignore_eos=True)
     accepted = 0

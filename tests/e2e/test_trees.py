@@ -16,7 +16,9 @@ TOKENS = by_backend(cpu=60, cuda=12)
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     target = write_tiny_llama(folder / "target", tiny_model(context=96))
-    return bundle_of(target, folder / "bundle", draft=write_mask_drafter(target, folder / "draft"))
+    small = write_tiny_llama(folder / "small", tiny_model(context=96, layers=1))
+    drafts = [small, write_mask_drafter(target, folder / "draft")]
+    return bundle_of(target, folder / "bundle", draft=drafts)
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +26,16 @@ def plain(bundle: Path) -> LLM:
     return LLM(bundle, "autoregressive", threads=1)
 
 
-@pytest.fixture(scope="module")
-def trees(bundle: Path) -> LLM:
-    return LLM(bundle, "parallel", 5, tree_nodes=20, threads=2)
+@pytest.fixture(scope="module", params=["parallel", "speculative"])
+def trees(request: pytest.FixtureRequest, bundle: Path) -> LLM:
+    return LLM(bundle, request.param, 5, tree_nodes=20, threads=2)
 
 
+@pytest.mark.parametrize("method", ["parallel", "speculative"])
 @pytest.mark.parametrize("nodes", by_backend(cpu=[1, 2, 6, 31, 63], cuda=[6, 40]))
 @pytest.mark.parametrize("depth", by_backend(cpu=[1, 3, 8, 16], cuda=[3]))
-def test_every_size(nodes: int, depth: int, bundle: Path, plain: LLM) -> None:
-    llm = LLM(bundle, "parallel", depth, tree_nodes=nodes, threads=2)
+def test_every_size(method: str, nodes: int, depth: int, bundle: Path, plain: LLM) -> None:
+    llm = LLM(bundle, method, depth, tree_nodes=nodes, threads=2)
     for seed in range(by_backend(cpu=6, cuda=2)):
         params = SamplingParams(temperature=0.4 * seed, max_tokens=TOKENS, seed=seed)
         prompt = PROMPT[: 1 + seed % 5]
@@ -43,7 +46,7 @@ def test_every_size(nodes: int, depth: int, bundle: Path, plain: LLM) -> None:
 
 
 def test_trees_accept_more_than_chains(bundle: Path, trees: LLM) -> None:
-    chains = LLM(bundle, "parallel", 5, threads=2)
+    chains = LLM(bundle, trees.method, 5, threads=2)
     accepted = {"chain": 0, "tree": 0}
     for seed in range(by_backend(cpu=10, cuda=3)):
         params = SamplingParams(temperature=1.0, max_tokens=TOKENS, seed=seed, ignore_eos=True)
@@ -114,11 +117,11 @@ def test_the_end_of_the_context(plain: LLM, trees: LLM) -> None:
         ({"method": "parallel", "tree_nodes": -1}, r"tree_nodes must be in \[0, 63\], not -1"),
         ({"method": "parallel", "tree_nodes": "8"}, "tree_nodes must be an integer"),
         ({"method": "parallel", "tree_nodes": True}, "tree_nodes must be an integer"),
-        ({"method": "pearl:parallel", "tree_nodes": 8}, "not 'pearl:parallel'"),
-        ({"method": "autoregressive", "tree_nodes": 8}, "not 'autoregressive'"),
+        ({"method": "pearl:parallel", "tree_nodes": 8}, "not by 'pearl:parallel'"),
+        ({"method": "autoregressive", "tree_nodes": 8}, "not by 'autoregressive'"),
         (
             {"method": "parallel", "tree_nodes": 8, "rule": "block"},
-            "not 'parallel' under 'block'",
+            "not by 'parallel' under 'block'",
         ),
     ],
 )

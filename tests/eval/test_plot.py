@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 from bench_samples import BASELINE, DRAFTED, run
+from matplotlib.figure import Figure
 from specrt.eval import plot
 from specrt.eval.report import bench_rows
 
@@ -37,6 +38,15 @@ def test_a_method_that_drafts_nothing(tmp_path: Path) -> None:
     plot.draw(bench_rows(run(BASELINE, same)), "title", tmp_path / "plot.png")
     named = dataclasses.replace(BASELINE, method="ngram")
     plot.draw(bench_rows(run(BASELINE, named)), "title", tmp_path / "plot.png")
+
+
+def test_a_method_that_drafts_nothing_has_no_line() -> None:
+    """An empty one would take the place of the axes from the layout."""
+    named = dataclasses.replace(BASELINE, method="ngram")
+    rows = [row for row in bench_rows(run(BASELINE, DRAFTED, named)) if row.category == "all"]
+    axes = Figure().subplots()
+    plot.draw_acceptance(axes, rows, ("speculative", "ngram"))
+    assert [list(line.get_xdata()) for line in axes.lines] == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import pytest
 from specrt import Error
-from specrt.eval.step_costs import StepCurve, step_costs, step_curve
+from specrt.eval.step_costs import StepCurve, step_costs, step_curve, step_curves
+from specrt.methods import DRAFTERS
 
 
 def test_curve_is_linear_between_points_and_level_outside() -> None:
@@ -16,6 +17,15 @@ def test_curves_of_a_manifest() -> None:
     assert costs is not None
     assert (costs.target.at(4), costs.draft.at(1)) == (10.0, 1.0)
     assert step_costs({"step_ms": {"target": {"1": 10}}}) is None
+
+
+def test_every_drafter_has_its_curve() -> None:
+    steps = {name: {"1": 1.0 + i} for i, name in enumerate(("target", *DRAFTERS))}
+    found = step_curves({"step_ms": steps})
+    assert {name: curve.at(1) for name, curve in found.items()} == {
+        name: ms["1"] for name, ms in steps.items()
+    }
+    assert "eagle" in found
 
 
 @pytest.mark.parametrize(

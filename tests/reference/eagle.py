@@ -86,18 +86,25 @@ def estimates(model: TinyEagle1, w: Tensors, tokens: Tensor, states: Tensor) -> 
     return x
 
 
-def greedy_draft(
-    model: TinyEagle1, w: Tensors, tokens: Sequence[int], states: Tensor, head: Tensor, count: int
-) -> list[int]:
-    """Tokens drafted behind `tokens`, each from the estimates of the ones before it.
+def draft_scores(
+    model: TinyEagle1,
+    w: Tensors,
+    tokens: Sequence[int],
+    states: Tensor,
+    head: Tensor,
+    count: int,
+    path: Sequence[int] = (),
+) -> Tensor:
+    """Logits (count, vocab) of tokens drafted behind `tokens`, from the estimates of those before.
 
-    `states` are the target's of all tokens but the last; `head` (vocab, width) is its matrix.
+    `states` are the target's of all tokens but the last; `head` (vocab, width) is its matrix. The
+    drafted tokens are those of `path`, and behind it the likeliest.
     """
     fed, known = list(tokens[1:]), states
-    drafted: list[int] = []
-    for _ in range(count):
+    found: list[Tensor] = []
+    for i in range(count):
         last = estimates(model, w, torch.tensor(fed), known)[-1]
-        drafted.append(int(linear(last, head).argmax()))
-        fed.append(drafted[-1])
+        found.append(linear(last, head))
+        fed.append(path[i] if i < len(path) else int(found[-1].argmax()))
         known = torch.cat([known, last[None]])
-    return drafted
+    return torch.stack(found)

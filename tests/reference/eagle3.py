@@ -107,16 +107,25 @@ def scores(model: TinyEagle3, w: Tensors, states: Tensor) -> Tensor:
     return every
 
 
-def greedy_draft(
-    model: TinyEagle3, w: Tensors, tokens: Sequence[int], features: Tensor, count: int
-) -> list[int]:
-    """Tokens drafted behind `tokens`; `features` are the target's of all but the last."""
+def draft_scores(
+    model: TinyEagle3,
+    w: Tensors,
+    tokens: Sequence[int],
+    features: Tensor,
+    count: int,
+    path: Sequence[int] = (),
+) -> Tensor:
+    """Logits (count, vocab) of tokens drafted behind `tokens`, each behind those before it.
+
+    `features` are the target's of all tokens but the last. The drafted tokens are those of `path`,
+    and behind it the likeliest.
+    """
     fed, hidden = list(tokens[1:]), hidden_state(model.base, w, features)
-    drafted: list[int] = []
-    for _ in range(count):
+    found: list[Tensor] = []
+    for i in range(count):
         last = own_states(model, w, torch.tensor(fed), hidden)[-1:]
-        drafted.append(int(scores(model, w, last).argmax()))
-        fed.append(drafted[-1])
+        found.append(scores(model, w, last)[0])
+        fed.append(path[i] if i < len(path) else int(found[-1].argmax()))
         own = rms_norm(last, w["norm.weight"]) if model.norm_output else last
         hidden = torch.cat([hidden, own])
-    return drafted
+    return torch.stack(found)

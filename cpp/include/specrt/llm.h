@@ -33,8 +33,8 @@ struct LLMOptions {
   int32_t prompt_lookup_min = 0;
   int32_t prompt_lookup_max = 0;
   int32_t num_speculative_tokens = 0;  // drafted tokens in a round at most, 0 .. 63
-  // Drafts of a parallel drafter may be trees of at most so many tokens, verified in one step, each
-  // path of at most num_speculative_tokens; 0: chains. Rule `exact` without Pearl only.
+  // Drafts of a drafter without a lookup may be trees of at most so many tokens, verified in one
+  // step, each path of at most num_speculative_tokens; 0: chains. Rule `exact` without Pearl only.
   int32_t tree_nodes = 0;  // 0 .. 63
   // A target with streams (Speculative Streaming) drafts for itself: the step that verifies a draft
   // makes the next. Needs no drafter; num_speculative_tokens is the number of streams of a row at

@@ -68,7 +68,9 @@ struct StepTime {
 struct StepCosts {
   std::vector<StepTime> target;
   std::vector<StepTime> draft;
-  bool drafts_at_once = false;  // one step of the drafter makes the whole draft
+  // One step of the drafter makes the whole draft; else it takes a step for each token, or for each
+  // depth of a tree.
+  bool drafts_at_once = false;
 };
 
 enum class FinishReason {
@@ -85,6 +87,9 @@ struct RoundRecord {
   int32_t accepted = 0;   // of the judged
   int32_t committed = 0;  // tokens that joined the output
   double seconds = 0;     // on the host, since it read the verdict before
+  // Of a tree of drafts: the ranks of the first tokens among the candidates for their places, from
+  // 0; as many as there are candidates, where a token is none of them.
+  std::vector<int32_t> ranks = {};
 };
 
 enum class EngineRole { target, drafter };

@@ -87,7 +87,7 @@ class Eagle1:
     """A decoder that drafts token by token from the target's last hidden states, or estimates."""
 
     fc_bias: bool
-    layers: tuple[int, ...] = (OUTPUT,)
+    layers: tuple[int, ...] = (OUTPUT, ESTIMATE)
 
 
 # What a drafter computes from hidden states of its target; `layers` says which.

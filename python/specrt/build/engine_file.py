@@ -22,7 +22,7 @@ from specrt.build.graph import DType, Layout, packed_bytes
 from specrt.build.json_file import parse_json
 
 MAGIC = b"SPECRT\x1a\n"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 BACKENDS = ("cpu", "cuda")  # by code
 LAYOUT_VERSIONS = {"cpu": 1, "cuda": 1}
 DTYPES = (DType.F32, DType.BF16)

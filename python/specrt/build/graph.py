@@ -77,8 +77,7 @@ class Missing(Enum):
 
     MASK = "mask"  # the weight
     LAST = "last"  # what it kept last
-    ESTIMATE = "estimate"  # what the drafter kept ahead
-    ESTIMATES = "estimates"  # the same; elsewhere the output stays as it is
+    ESTIMATES = "estimates"  # what the drafter kept ahead; elsewhere the output stays as it is
 
 
 class Section(Enum):

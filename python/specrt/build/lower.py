@@ -17,7 +17,7 @@ from specrt.build.engine_file import (
 from specrt.build.graph import DType, Epilogue, Graph, Kind, Missing, Op, Section, Tensor
 
 _WITHOUT_OUT = (Kind.KEEP_FEATURES, Kind.PLAN_STREAMS)
-MISSING = (Missing.MASK, Missing.LAST, Missing.ESTIMATE, Missing.ESTIMATES)
+MISSING = (Missing.MASK, Missing.LAST, Missing.ESTIMATES)
 EPILOGUES = (Epilogue.STORE, Epilogue.ADD, Epilogue.SWIGLU, Epilogue.SILU_ADD)
 
 

@@ -76,6 +76,7 @@ class MethodRun:
     num_speculative_tokens: int
     bytes_per_round: int  # weights read on average: the target's once, the draft's in each step
     samples: tuple[Sample, ...]
+    tree_nodes: int = 0  # tokens of a tree at most; 0: drafts are chains
 
 
 @dataclass(frozen=True)
@@ -143,17 +144,19 @@ class _Runner:
         """Rows of the target's step, rows of a draft step, and draft steps, of every round.
 
         Overlapped, the target feeds the draft of the round before, if that held. A draft made at
-        once feeds what the round before committed, and masks.
+        once feeds what the round before committed, and masks. Trees count as if they were as deep
+        as they may be: rounds say how many nodes there were, not how they lay.
         """
         fed = tail = 1
         for each in rounds:
             rows = tail if overlaps(self.llm.method) else each.drafted + 1
+            depth = min(each.drafted, self.llm.num_speculative_tokens)
             if self.llm.drafter is None or each.drafted == 0:
                 yield rows, 0, 0
             elif self.llm.drafter in AT_ONCE:
-                yield rows, fed + each.drafted - 1, 1
+                yield rows, fed + depth - 1, 1
             else:
-                yield rows, 1, each.drafted
+                yield rows, -(-each.drafted // depth), depth
             fed = each.committed
             survived = each.accepted == each.committed and each.drafted > 0
             unjudged = 1 if each.committed == 0 else 0  # behind the token that a draft joined
@@ -247,6 +250,7 @@ def run_bench(
                 runner.llm.num_speculative_tokens,
                 runner.bytes_per_round(kept),
                 tuple(kept),
+                runner.llm.tree_nodes,
             )
             for runner, kept in zip(runners, samples, strict=True)
         ),

@@ -31,10 +31,10 @@ _REPEATS = 4  # steps timed in a row; the first warms the caches and is dropped
 _METHODS: dict[str, tuple[str, ...]] = {
     "draft": ("speculative", "pearl"),
     "parallel": ("parallel", "pearl:parallel"),
-    "parallel-eagle": ("parallel-eagle",),
-    "parallel-medusa": ("parallel-medusa",),
-    "medusa": ("medusa",),
-    "eagle": ("eagle",),
+    "parallel-eagle": ("parallel-eagle", "pearl:parallel-eagle"),
+    "parallel-medusa": ("parallel-medusa", "pearl:parallel-medusa"),
+    "medusa": ("medusa", "pearl:medusa"),
+    "eagle": ("eagle", "pearl:eagle"),
 }
 
 

@@ -18,7 +18,7 @@ class DraftCost:
     """Least times of a drafter, in milliseconds.
 
     Attributes:
-        lengths: tokens drafted in a round, ascending, from 1.
+        lengths: tokens drafted in a round, ascending, from 1; no more than there are heads.
         ms: what a draft of each length takes.
         target_ms: a step of the target over one row.
     """
@@ -32,6 +32,11 @@ class DraftCost:
         """Cost of each length over the cost of one drafted token."""
         return tuple(ms / self.ms[0] for ms in self.ms)
 
+    def over_target(self, length: int) -> float | None:
+        """A draft of `length` tokens over a step of the target; None: not that long."""
+        times = dict(zip(self.lengths, self.ms, strict=True))
+        return times[length] / self.target_ms if length in times else None
+
 
 def draft_cost(llm: LLM, lengths: Sequence[int] = LENGTHS) -> DraftCost | None:
     """Times drafts of `lengths` tokens behind one committed token; None without a draft engine.
@@ -40,6 +45,8 @@ def draft_cost(llm: LLM, lengths: Sequence[int] = LENGTHS) -> DraftCost | None:
     """
     if llm.drafter is None:
         return None
+    heads = llm.bundle.heads.get(llm.drafter)
+    lengths = [length for length in lengths if heads is None or length <= heads]
     at_once = llm.drafter in AT_ONCE
     rows = [length if at_once else 1 for length in lengths]
     cached = max(0, min(_CACHED, llm.core.context - max(rows)))

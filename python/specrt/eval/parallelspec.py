@@ -1,4 +1,4 @@
-"""Benchmark of drafters that fill masks (ParallelSpec) against the other methods, over six tasks.
+"""Benchmark of drafters that draft in one step (ParallelSpec) beside their bases, over six tasks.
 
 Temperatures are measured one after the other in one process, methods prompt by prompt (`bench`).
 """
@@ -10,21 +10,22 @@ from typing import Any
 from specrt.bundle import Bundle
 from specrt.eval.bench import BASELINE, BenchOptions, BenchRun, run_bench
 from specrt.eval.draft_cost import DraftCost, draft_cost
+from specrt.eval.parallel_fits import fit_of, fits_markdown
 from specrt.eval.prompts import Prompt
 from specrt.eval.report import BenchRow, bench_rows, json_rows
 from specrt.eval.study_tables import acceptance_table, differing_rows, speed_table
 from specrt.eval.table import markdown_table
+from specrt.eval.variants import parse_variant
 from specrt.llm import LLM
-
-METHODS = (BASELINE, "speculative", "parallel", "pearl:parallel")
 
 
 @dataclass(frozen=True)
 class ParallelSpecRun:
-    """Runs by temperature, and what the drafts of each method cost."""
+    """Runs by temperature, what the drafts of each method cost, and the size of the target."""
 
     runs: Mapping[float, BenchRun]
     costs: Mapping[str, DraftCost]
+    target_bytes: int
 
     @property
     def rows(self) -> Mapping[float, Sequence[BenchRow]]:
@@ -65,7 +66,7 @@ def run_parallelspec(
     if BASELINE not in options.methods or options.rule != "exact":
         raise ValueError(f"outputs are compared with {BASELINE}, under the rule exact")
     costs = {}
-    for method in options.methods:
+    for method in dict.fromkeys(parse_variant(name)[0] for name in options.methods):
         cost = draft_cost(LLM(bundle, method, threads=options.threads))
         if cost is not None:
             costs[method] = cost
@@ -75,21 +76,31 @@ def run_parallelspec(
         )
         for temperature in temperatures
     }
-    return ParallelSpecRun(runs, costs)
+    return ParallelSpecRun(runs, costs, bundle.target_engine.stat().st_size)
 
 
 def parallelspec_json(
     result: ParallelSpecRun, version: str, commit: str | None
 ) -> list[dict[str, Any]]:
-    """Rows of `bench` with the draft cost of their method."""
-    rows = [row for run in result.runs.values() for row in json_rows(run, version, commit)]
-    costs = {method: asdict(cost) for method, cost in result.costs.items()}
-    return [row | {"draft_cost": costs.get(row["method"])} for row in rows]
+    """Rows of `bench` with the draft cost of their method and, of a fit, its speed over a base."""
+    found = []
+    for temperature, rows in result.rows.items():
+        as_json = json_rows(result.runs[temperature], version, commit)
+        for row, fields in zip(rows, as_json, strict=True):
+            cost = result.costs.get(parse_variant(row.method)[0])
+            fit = fit_of(row, rows)
+            extra = {
+                "draft_cost": None if cost is None else asdict(cost),
+                "base": None if fit is None else fit.base.method,
+                "speedup_vs_base": None if fit is None else fit.speedup,
+            }
+            found.append(fields | extra)
+    return found
 
 
 def parallelspec_markdown(result: ParallelSpecRun, place: str) -> str:
-    """The report: speed by task, acceptance by position, cost of a draft."""
-    parts = ["# Drafters that fill masks\n", f"{place}.\n"]
+    """The report: speed by task, acceptance by position, fits over their bases, cost of a draft."""
+    parts = ["# Drafters, token by token and in one step\n", f"{place}.\n"]
     for temperature, rows in result.rows.items():
         parts += [f"## Temperature {temperature:g}\n", *speed_table(rows), ""]
         parts += [
@@ -97,6 +108,7 @@ def parallelspec_markdown(result: ParallelSpecRun, place: str) -> str:
             *acceptance_table(rows),
             "",
         ]
+    parts += fits_markdown(result.rows, result.costs, result.target_bytes)
     parts += [
         "## Cost of a draft\n",
         "Time to draft k tokens over the time to draft one, and one draft token over a step of the",
@@ -108,11 +120,12 @@ def parallelspec_markdown(result: ParallelSpecRun, place: str) -> str:
 
 
 def _cost_table(costs: Mapping[str, DraftCost]) -> list[str]:
-    lengths = next(iter(costs.values())).lengths if costs else ()
+    lengths = max((cost.lengths for cost in costs.values()), key=len, default=())
     lines = [
         (
             f"`{method}`",
             *(f"{value:.2f}" for value in cost.relative),
+            *["-"] * (len(lengths) - len(cost.lengths)),
             f"{cost.ms[0] / cost.target_ms:.2f}",
         )
         for method, cost in costs.items()

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple")
+COLORS = (
+    *("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple"),
+    *("tab:brown", "tab:pink", "tab:gray", "tab:olive", "tab:cyan"),
+)
 _GROUP_HEIGHT = 0.8  # of all bars of a group; groups are 1 apart
 _MAX_BAR_HEIGHT = 0.4
 _INCHES_PER_BAR = 0.24
@@ -87,6 +90,8 @@ def draw_acceptance(axes: "Axes", rows: Sequence[BenchRow], methods: Sequence[st
 
     for number, method in enumerate(methods):
         shares = next(row.accepted_at_position for row in rows if row.method == method)
+        if not shares:  # never drafted; an empty line that is not clipped has no place
+            continue
         color = COLORS[number % len(COLORS)]
         axes.plot(range(1, len(shares) + 1), shares, marker="o", color=color, clip_on=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -28,7 +28,8 @@ class BenchRow:
         prompt_file: name of their file, or names joined by commas.
         prompts: how many.
         new_tokens: generated, the first ones included.
-        num_speculative_tokens: drafted in a round at most.
+        num_speculative_tokens: drafted in a round at most, on a path of a tree.
+        tree_nodes: tokens of a tree at most; 0: drafts are chains.
         tokens_per_second: decoding, the prompt's step excluded, pooled over prompts.
         speedup_vs_autoregressive: ratio of tokens_per_second, in the same run.
         speedup_without_looping_prompts: the same without prompts whose autoregressive output
@@ -61,6 +62,7 @@ class BenchRow:
     prompts: int
     new_tokens: int
     num_speculative_tokens: int
+    tree_nodes: int
     tokens_per_second: float
     speedup_vs_autoregressive: float | None
     speedup_without_looping_prompts: float | None
@@ -211,6 +213,7 @@ def _row(run: BenchRun, method: MethodRun, group: _Group) -> BenchRow:
         prompts=len(samples),
         new_tokens=sum(s.new_tokens for s in samples),
         num_speculative_tokens=method.num_speculative_tokens,
+        tree_nodes=method.tree_nodes,
         tokens_per_second=round(speed.per_second, 2),
         speedup_vs_autoregressive=_rounded(speed.over(_measured(base))) if base else None,
         speedup_without_looping_prompts=_rounded(_without_loops(samples, base)) if base else None,

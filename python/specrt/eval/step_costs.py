@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from specrt._core import Error
-from specrt.methods import AT_ONCE
+from specrt.methods import DRAFTERS
 
 _MOST_ROWS = 64  # of a step
 
@@ -69,7 +69,7 @@ def step_curves(curves: Mapping[str, Any], *, overlapped: bool = False) -> dict[
     step_ms = curves.get("overlapped_step_ms" if overlapped else "step_ms") or curves.get("step_ms")
     roles: Mapping[str, Any] = step_ms if isinstance(step_ms, Mapping) else {}
     found = {"target": step_curve(roles.get("target"))}
-    return found | {name: step_curve(roles[name]) for name in ("draft", *AT_ONCE) if name in roles}
+    return found | {name: step_curve(roles[name]) for name in DRAFTERS if name in roles}
 
 
 def step_costs(curves: Mapping[str, Any]) -> StepCosts | None:

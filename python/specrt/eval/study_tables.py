@@ -10,13 +10,22 @@ _POSITIONS = 8  # of a draft that a table shows
 
 def speed_table(rows: Sequence[BenchRow]) -> list[str]:
     """Speed of every method on every task."""
-    head = ("task", "method", "tokens/s", "speed-up", "mean acceptance length", "identical")
+    head = (
+        "task",
+        "method",
+        "trees",
+        "tokens/s",
+        "speed-up",
+        "mean acceptance length",
+        "identical",
+    )
     return markdown_table(
         head,
         (
             (
                 f"{row.category} ({row.prompts})",
                 f"`{row.method}`",
+                "yes" if row.tree_nodes else "-",
                 f"{row.tokens_per_second:.0f}",
                 speedup_text(row.speedup_vs_autoregressive),
                 f"{row.mean_acceptance_length:.2f}",
@@ -24,7 +33,7 @@ def speed_table(rows: Sequence[BenchRow]) -> list[str]:
             )
             for row in rows
         ),
-        texts=2,
+        texts=3,
     )
 
 

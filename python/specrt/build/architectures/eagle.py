@@ -20,6 +20,10 @@ def _convert(name: str, x: Value, dtype: DType, section: Section = Section.BODY)
     return Op(Kind.CONVERT, (x,), Value(name, x.cols, dtype), section=section)
 
 
+def _estimate_column(c: ModelConfig) -> int:
+    return blocks.first_column(c) + c.width
+
+
 def _pairs(c: ModelConfig, eagle: Eagle1, dtype: DType, table: Weight) -> Iterator[Op]:
     """Ops of the rows that enter the first layer; the last one writes them."""
     token = Value("token", c.width, DType.F32)
@@ -28,7 +32,9 @@ def _pairs(c: ModelConfig, eagle: Eagle1, dtype: DType, table: Weight) -> Iterat
     yield converted
     state = Value("features", c.width, dtype)
     column = blocks.first_column(c)
-    yield Op(Kind.LOAD_FEATURES, (), state, column=column, missing=Missing.ESTIMATE)
+    yield Op(Kind.LOAD_FEATURES, (), state, column=column, missing=Missing.LAST)
+    estimates = _estimate_column(c)
+    yield Op(Kind.LOAD_FEATURES, (), state, column=estimates, missing=Missing.ESTIMATES)
     bias = (blocks.vector("fc_bias", c.width),) if eagle.fc_bias else ()
     sides = []
     for name, x, begin, vectors in (
@@ -63,7 +69,7 @@ def graph(config: ModelConfig, eagle: Eagle1, dtype: DType) -> Graph:
     for layer in range(1, c.layers):
         ops += blocks.attention(c, dtype, TRAITS, layer, ops[-1].out, rotation.out)
         ops += blocks.feed_forward(c, dtype, layer, ops[-1].out)
-    x, column = ops[-1].out, blocks.first_column(c)
+    x, column = ops[-1].out, _estimate_column(c)
     ops.append(Op(Kind.KEEP_FEATURES, (x,), x, column=column, ahead=1, section=Section.HEAD))
     ops.append(_convert("final_in", x, dtype, Section.HEAD))
     head = blocks.matrix("head", c.vocab, c.width, dtype)
