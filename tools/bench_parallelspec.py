@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Benchmark of drafters that fill masks: six tasks, greedy and sampled, in one run.
+"""Benchmark of all drafters of a bundle: six tasks, greedy and sampled, in one run.
 
     python tools/bench_parallelspec.py BUNDLE --data DATA
 
-BUNDLE has a parallel drafter and a draft model (`specrt build MODEL --draft DRAFT --draft
-MASK_DRAFTER -o BUNDLE`). DATA holds TASK.jsonl or TASK.jsonl.gz of gsm8k, humaneval, mbpp,
-mt_bench, wikisql and e2e_nlg, rows {"prompt"} or {"turns"}. Writes parallelspec.jsonl, .md and .png
-into OUT, and fails if an output differs from autoregressive decoding. Needs matplotlib: pip install
-'specrt[bench]'.
+BUNDLE has some of the six drafters, all of one target (`specrt build MODEL --draft DRAFT_MODEL
+--draft MASK_DRAFTER --draft MEDUSA --draft PARALLEL_MEDUSA --draft EAGLE --draft PARALLEL_EAGLE -o
+BUNDLE`); those that draft in one step are compared with those that they stand in for. DATA holds
+TASK.jsonl or TASK.jsonl.gz of gsm8k, humaneval, mbpp, mt_bench, wikisql and e2e_nlg, rows
+{"prompt"} or {"turns"}. Writes parallelspec.jsonl, .md and .png into OUT, and fails if an output
+differs from autoregressive decoding. Needs matplotlib: pip install 'specrt[bench]'.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from pathlib import Path
 from specrt import Error, __version__
 from specrt.cli.options import count, named_bundle
 from specrt.eval.machine import source_commit
+from specrt.eval.parallel_fits import methods_of, with_chains
 from specrt.eval.parallelspec import (
-    METHODS,
     ParallelSpecRun,
     parallelspec_json,
     parallelspec_markdown,
@@ -39,10 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     out = result_folder(args)
     try:
-        options = replace(bench_options(args), num_speculative_tokens=args.num_speculative_tokens)
+        bundle = named_bundle(args.bundle)
+        options = bench_options(args, methods_of(bundle))
+        options = replace(
+            options,
+            methods=with_chains(options.methods) if args.chains else options.methods,
+            num_speculative_tokens=args.num_speculative_tokens,
+        )
         check_plot(out / "parallelspec.png", options.methods)
         prompts = task_prompts(args.data, args.limit)
-        bundle = named_bundle(args.bundle)
         result = run_parallelspec(
             bundle, prompts, options, args.temperatures, progress=sys.stderr.isatty()
         )
@@ -61,9 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("bundle", metavar="BUNDLE")
-    add_arguments(parser, METHODS)
+    add_arguments(parser, None)
     add("--temperatures", type=float, nargs="+", default=[0.0, 1.0], metavar="T")
-    add("--num-speculative-tokens", type=count, help="default: adapts to the drafts")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--num-speculative-tokens", type=count, help="in chains (default: adapts to the drafts)")
+    add(
+        "--chains",
+        action="store_true",
+        help="measure methods that draft trees with chains as well, as METHOD@nodes=0",
+    )
     return parser
 
 

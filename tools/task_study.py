@@ -18,12 +18,13 @@ from specrt.eval.machine import this_machine
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 
 
-def add_arguments(parser: argparse.ArgumentParser, methods: Iterable[str]) -> None:
-    """Adds the arguments of every such benchmark; `methods` are its own."""
+def add_arguments(parser: argparse.ArgumentParser, methods: Iterable[str] | None) -> None:
+    """Adds the arguments of every such benchmark; `methods` are its own, None: of the bundle."""
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of the tasks' prompts")
     add("--out", type=Path, help="folder to write (default: benchmarks/results/DATE-MACHINE)")
-    add("--methods", default=",".join(methods), help="default: %(default)s")
+    default = None if methods is None else ",".join(methods)
+    add("--methods", default=default, help=f"default: {default or 'all that the bundle can run'}")
     add("--limit", type=count, default=8, help="prompts of every task (default: %(default)s)")
     add("--repeats", type=count, default=3, help="times are the median (default: %(default)s)")
     add("--max-new-tokens", type=count, default=128, help="default: %(default)s")
@@ -31,10 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser, methods: Iterable[str]) -> No
     add("--seed", type=int, default=0)
 
 
-def bench_options(args: argparse.Namespace) -> BenchOptions:
-    """What `add_arguments` added."""
+def bench_options(args: argparse.Namespace, methods: Iterable[str] = ()) -> BenchOptions:
+    """What `add_arguments` added; `methods` run if none were named."""
+    named = None if args.methods is None else args.methods.split(",")
     return BenchOptions(
-        methods=tuple(name.strip() for name in args.methods.split(",")),
+        methods=tuple(methods if named is None else (name.strip() for name in named)),
         max_new_tokens=args.max_new_tokens,
         seed=args.seed,
         threads=args.threads,
